@@ -1,0 +1,79 @@
+# Works with GNU make 3.81, the one that macOS ships.
+#
+# Everything is installed into .venv with the exact versions of constraints.txt.
+#   PYTHON=python3.12          another interpreter (3.11 or newer)
+#   PIP_ARGS="..."             more arguments for pip; on Linux without a GPU use
+#                              PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   PYTEST_ARGS="..."          more arguments for pytest
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+LOWEST := .venv-lowest
+
+# Silences a banner of mkdocs-material about its successor.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: help demo test check docs test-lowest format clean
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/demo.stamp ## run the whole loop on an embedded data set; open runs/demo/report.html
+	$(BIN)/tailor demo --out runs/demo
+
+test: .venv/dev.stamp ## run every test, doctests and the README included
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/dev.stamp ## lint, format, types, import layers, README commands, documentation
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict src
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_readme.py
+	$(BIN)/mkdocs build --strict --quiet
+
+docs: .venv/dev.stamp ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies we promise
+	$(LOWEST)/bin/python -m pytest -m "not browser" $(PYTEST_ARGS)
+
+format: .venv/dev.stamp ## format the code and repair what ruff can repair
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove environments, caches, runs/demo and built files
+	rm -rf .venv $(LOWEST) runs/demo site dist build
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+
+# The environments. A stamp is newer than what it was installed from.
+
+%/created.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "tailor needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $*
+	@touch $@
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/created.stamp
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[demo]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/created.stamp
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch .venv/demo.stamp $@  # dev contains demo
+
+# The oldest direct dependencies; everything else as in constraints.txt.
+$(LOWEST)/test.stamp: pyproject.toml constraints-lowest.txt constraints.txt | $(LOWEST)/created.stamp
+	awk -F '==' 'NR == FNR { old[$$1]; print; next } !($$1 in old)' \
+	  constraints-lowest.txt constraints.txt > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install $(PIP_ARGS) -c $(LOWEST)/constraints.txt -e '.[test]'
+	@touch $@
+
+.PRECIOUS: %/created.stamp

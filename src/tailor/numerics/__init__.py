@@ -1,0 +1,1 @@
+"""Mathematics on tensors and numbers; knows no model, file or plot."""

@@ -1,0 +1,26 @@
+"""Singular values of a matrix and the norms that they give."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def singular_values(matrix: Float[Tensor, "rows cols"]) -> Float[Tensor, "min_rows_cols"]:
+    """All singular values in float64, largest first.
+
+    The matrix is decomposed in float64 whatever its own type, so that small singular values
+    keep their relative accuracy (a Gram matrix would square the condition number).
+    """
+    return torch.linalg.svdvals(matrix.detach().to(device="cpu", dtype=torch.float64))
+
+
+def stable_rank(values: Float[Tensor, "n"]) -> float:
+    """Squared Frobenius norm over squared spectral norm; 0 for a zero matrix.
+
+    Lies between 1 and the rank and does not change when the matrix is scaled
+    (Rudelson & Vershynin 2007).
+    """
+    if values.numel() == 0 or values[0] == 0:
+        return 0.0
+    ratios = values / values[0]
+    return float((ratios * ratios).sum())

@@ -1,0 +1,1 @@
+"""Where matrices come from: modules, mappings and files, enumerated in one place."""

@@ -1,0 +1,15 @@
+"""Set up every test: shapes in signatures are checked, and random examples are chosen."""
+
+import os
+
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Before any test imports tailor: each annotation such as Float[Tensor, "rows cols"] becomes a
+# check at run time. Users do not pay for it.
+install_import_hook("tailor", "beartype.beartype")
+
+# A slow first call (torch warming up) is no failure, so no deadline in either profile.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
