@@ -56,7 +56,7 @@ def occam(errors: int, n: int, bits: float, delta: float) -> OccamBound:
     if not 0 <= bits < math.inf:
         raise UsageError(f"a code length must be 0 bits or more, but is {bits}")
     nats = _up(bits * LN2 - math.log(delta))
-    share = _up(errors / n)
+    share = min(1.0, _up(errors / n)) if errors else 0.0
     return OccamBound(
         binomial=binomial_upper(errors, n, -nats),
         kl=kl_upper(share, _up(nats / n)),
@@ -92,6 +92,21 @@ def binomial_upper(errors: int, n: int, log_alpha: float) -> float:
         else:
             low = middle
     return high
+
+
+def bits_allowed(errors: int, n: int, risk: float, delta: float) -> float:
+    """Longest code with which so many errors still give a binomial bound of at most ``risk``.
+
+    Negative if no code is short enough; rounded down.
+    """
+    _check_counts(errors, n)
+    _check_delta(delta)
+    if not 0 < risk < 1:
+        raise UsageError(f"risk must lie strictly between 0 and 1, but is {risk}")
+    if errors == n:
+        return -math.inf
+    tail, slack = _log_binomial_cdf(errors, n, risk)
+    return (math.log(delta) - tail - slack) / LN2
 
 
 def kl_upper(q: float, c: float) -> float:

@@ -128,6 +128,12 @@ class CompressedModel:
         model.load_state_dict(self.state_dict(), strict=True)
         return model
 
+    def grids(self) -> dict[str, Grid]:
+        """The quantised tensors, by name."""
+        header, stream = _split(self.payload)
+        coded = zip(header.specs, decode(stream, list(header.specs.values())), strict=True)
+        return {name: tensor for name, tensor in coded if isinstance(tensor, Grid)}
+
     def code_length(self) -> dict[str, dict[str, float]]:
         """Ideal bits of each part of each tensor's code."""
         header, stream = _split(self.payload)
@@ -248,7 +254,7 @@ class Quantizer(ABC):
 
     @abstractmethod
     def levels(self, weights: Float[Tensor, "..."], step: float) -> Int[Tensor, "..."]:
-        """Levels of the nearest grid points; only zeros go to level 0."""
+        """Levels of the nearest grid points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +262,7 @@ class Uniform(Quantizer):
     """A symmetric grid: weights become -top, ..., -1, 0, 1, ..., top times a step.
 
     The step is the one with the least squared error among 64 sizes in geometric progression.
-    Weights that pruning kept stay non-zero.
+    Weights below half a step become zero, which prunes a little more.
 
     Attributes:
         top: Largest level.
@@ -290,7 +296,7 @@ class Uniform(Quantizer):
 
 
 def _nearest(size: Tensor, step: float, top: int) -> Tensor:
-    return (size / step).round().clamp(1, top)
+    return (size / step).round().clamp(max=top)
 
 
 # The way from a network to a file

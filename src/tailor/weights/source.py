@@ -326,11 +326,17 @@ def _find_state(loaded: object, path: Path) -> dict[str, Tensor]:
     """The state dict inside a checkpoint: itself, or nested under a usual or the only name."""
     if not isinstance(loaded, Mapping):
         raise SourceError(f"{path} holds a {type(loaded).__name__}, not weights by name")
-    nested = {str(k): v for k, v in loaded.items() if isinstance(v, Mapping)}
+    unlisted = {  # some checkpoints keep their one state dict in a list
+        str(k): v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in loaded.items()
+    }
+    nested = {k: v for k, v in unlisted.items() if isinstance(v, Mapping)}
     usual = [nested[key] for key in STATE_KEYS if key in nested]
-    for candidate in (*usual, loaded, *nested.values()):
-        tensors = {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
-        if tensors:
+    found = [
+        {str(k): v for k, v in candidate.items() if isinstance(v, Tensor)}
+        for candidate in (*usual, loaded, *nested.values())
+    ]
+    for tensors in sorted(found, key=lambda state: not any(t.ndim > 1 for t in state.values())):
+        if tensors:  # those with matrices come first, otherwise in the order of candidates
             return tensors
     keys = ", ".join(str(key) for key in list(loaded)[:8]) or "nothing"
     raise NoMatrices(f"{path} holds no tensors by name; its top-level keys are: {keys}")

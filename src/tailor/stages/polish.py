@@ -1,0 +1,161 @@
+"""Local search on the certificate: change one quantised weight at a time while the bound falls.
+
+The Occam bound holds for all files of one code at once, so searching for the file with the
+smallest bound costs nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from tailor.errors import UsageError
+from tailor.numerics.bounds import bits_allowed, occam
+from tailor.numerics.coding import Grid, code_length
+from tailor.stages.compress import CompressedModel, pack
+from tailor.stages.units import chains, drop_dead, live_first
+from tailor.tasks import Data, ErrorCount, zero_one
+
+Watch = Callable[[float], None]
+
+
+def polish(
+    small: CompressedModel,
+    *,
+    build: Callable[[], nn.Module],
+    data: Data,
+    delta: float = 0.05,
+    sweeps: int = 3,
+    error: ErrorCount = zero_one,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> CompressedModel:
+    """Look for a file with a smaller Occam bound near the given one.
+
+    Each sweep visits, in random order, every weight that is not zero (tries zero, one level
+    up, one down, the other sign) and every zero weight in a row and a column that hold
+    something (tries both signs of level 1), and keeps a change when the bound falls.
+
+    Args:
+        small: Where to start.
+        build: As for ``certify``.
+        data: As for ``certify``.
+        delta: As for ``certify``.
+        sweeps: At most this many; the search ends when a sweep changes nothing.
+        error: As for ``certify``.
+        seed: Of the random order.
+        watch: Called with the bound after each sweep.
+
+    Returns:
+        A file whose bound is at most that of ``small``.
+    """
+    if sweeps < 0:
+        raise UsageError(f"sweeps must not be negative, but is {sweeps}")
+    search = _Search(small, build, data, delta, error)
+    generator = np.random.default_rng(seed)
+    for _ in range(sweeps):
+        changed = search.sweep(generator)
+        if watch is not None:
+            watch(search.bound)
+        if not changed:
+            break
+    better = search.packed()
+    return min(small, better, key=search.bound_of)  # whole bytes may eat up a tiny gain
+
+
+class _Search:
+    """The current network, its errors and the length of its code."""
+
+    def __init__(
+        self,
+        small: CompressedModel,
+        build: Callable[[], nn.Module],
+        data: Data,
+        delta: float,
+        error: ErrorCount,
+    ) -> None:
+        self.small, self.build = small, build
+        self.model = small.into(build).to(torch.float64)
+        wide = data.x.to(torch.float64) if data.x.is_floating_point() else data.x
+        self.data, self.delta, self.error = replace(data, x=wide), delta, error
+        self.grids = small.grids()
+        self.tensors: dict[str, Tensor] = dict(self.model.state_dict())
+        self.lengths = {
+            name: sum(parts.values()) for name, parts in small.code_length().items()
+        }
+        self.changes = 0
+        self._settle(self._errors())
+
+    def sweep(self, generator: np.random.Generator) -> int:
+        """Try every candidate once; returns how many changes were kept."""
+        before = self.changes
+        places = [(name, i) for name, grid in self.grids.items() for i in _places(grid.levels)]
+        for at in generator.permutation(len(places)):
+            name, index = places[at]
+            for level in list(_alternatives(int(self.grids[name].levels.flat[index]))):
+                if self._try(name, index, level):
+                    break
+        return self.changes - before
+
+    def bound_of(self, file: CompressedModel) -> float:
+        """The bound of a file, by its measured length."""
+        errors = int(self.error(file.into(self.build), self.data).sum())
+        return occam(errors, len(self.data), 8 * len(file.stream), self.delta).binomial
+
+    def packed(self) -> CompressedModel:
+        """The current network as a file, without dead units and with live ones first."""
+        levels = {n: torch.as_tensor(g.levels) for n, g in self.grids.items()}
+        found = [c for c in chains(self.model) if {c.incoming, c.outgoing} <= levels.keys()]
+        levels = live_first(drop_dead(levels, found), found)
+        grids = {n: Grid(levels=levels[n].numpy(), step=g.step) for n, g in self.grids.items()}
+        return pack(self.small.into(self.build), grids, self.small.about)
+
+    def _try(self, name: str, index: int, level: int) -> bool:
+        """Make one change if it lowers the bound."""
+        grid = self.grids[name]
+        old = int(grid.levels.flat[index])
+        flat = self.tensors[name].view(-1)
+        flat[index] = level * grid.step
+        errors = self._errors()
+        allowed = self.allowed[errors] if errors < len(self.allowed) else -1.0
+        grid.levels.flat[index] = level
+        length = sum(code_length(grid).values()) if allowed > 0 else 0.0
+        if allowed > 0 and self.total - self.lengths[name] + length < allowed:
+            self.lengths[name] = length
+            self.changes += 1
+            self._settle(errors)
+            return True
+        grid.levels.flat[index] = old
+        flat[index] = old * grid.step
+        return False
+
+    def _errors(self) -> int:
+        return int(self.error(self.model, self.data).sum())
+
+    def _settle(self, errors: int) -> None:
+        """Take the present network as the one to beat."""
+        n = len(self.data)
+        self.total = sum(self.lengths.values())
+        self.bound = occam(errors, n, self.total, self.delta).binomial
+        most = min(n, errors + 64)  # no shorter code makes up for more errors than that
+        self.allowed = [
+            bits_allowed(count, n, self.bound, self.delta) for count in range(most)
+        ]
+
+
+def _places(levels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "k"]:
+    """Flat indices of entries that are not zero, or share a row and a column with such."""
+    matrix = levels.reshape(len(levels), -1) != 0
+    both = matrix.any(axis=1)[:, None] & matrix.any(axis=0)[None, :]
+    return np.flatnonzero(both)
+
+
+def _alternatives(level: int) -> Iterator[int]:
+    if level == 0:
+        yield from (1, -1)
+    else:
+        yield 0
+        yield from (other for other in (level - 1, level + 1, -level) if other != 0)
