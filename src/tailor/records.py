@@ -25,8 +25,9 @@ import numpy
 import torch
 
 from tailor.errors import OutputError, RecordError
+from tailor.version import __version__
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Record = TypeVar("Record")
 
 MAX_BYTES = 512 * 2**20  # a record larger than this is not one of ours
@@ -57,8 +58,6 @@ class Provenance:
     @classmethod
     def now(cls, seed: int | None = None, **settings: object) -> Self:
         """Describe this process."""
-        from tailor import __version__  # the package imports this module
-
         return cls(
             tailor=__version__,
             torch=str(torch.__version__),

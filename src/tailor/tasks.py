@@ -158,9 +158,7 @@ def _digits() -> tuple[Data, Data]:
 
 def _digits_network() -> nn.Module:
     """A ReLU network without biases: its decisions do not change when a layer is scaled."""
-    return nn.Sequential(
-        nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 10, bias=False)
-    )
+    return nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 10, bias=False))
 
 
 DIGITS = Task(

@@ -146,9 +146,9 @@ def code_length(tensor: Coded) -> dict[str, float]:
     if isinstance(tensor, Raw):
         return {"mode": 1.0, "raw": 8.0 * len(tensor.data)}
     matrix = _matrix(tensor.levels)
-    rows, columns, parts = min(
-        ((r, c, _sparse_length(matrix, r, c)) for r in (False, True) for c in (False, True)),
-        key=lambda option: sum(option[2].values()),
+    parts = min(
+        (_sparse_length(matrix, r, c) for r in (False, True) for c in (False, True)),
+        key=lambda option: sum(option.values()),
     )
     return {"mode": 3.0, "step": 1.0 if tensor.step == 1.0 else 17.0, **parts}
 
@@ -390,7 +390,9 @@ def _sparse_length(matrix: Int[ndarray, "r c"], by_row: bool, by_column: bool) -
     rows, columns = occupied.any(axis=1), occupied.any(axis=0)
     n_rows = int(rows.sum()) if by_row else len(rows)
     n_columns = int(columns.sum()) if by_column else len(columns)
-    lines = (_flags_length(rows) if by_row else 0.0) + (_flags_length(columns) if by_column else 0.0)
+    lines = (_flags_length(rows) if by_row else 0.0) + (
+        _flags_length(columns) if by_column else 0.0
+    )
     if n_rows == 0 or n_columns == 0:
         return {"rows and columns": lines}
     sizes = np.abs(matrix[occupied])

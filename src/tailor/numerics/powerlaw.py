@@ -182,8 +182,10 @@ def _best_tail(x: Float[ndarray, "n"], least: int) -> tuple[int, float, float] |
     done, block = 0, 8
     while done < len(order) and bound[order[done]] <= best[0]:
         rows = order[done : done + block]
-        distances = [_distance(log, rank, s, r) for s, r in zip(starts[rows], rate[rows], strict=True)]
-        best = min(best, min(zip(distances, starts[rows].tolist(), strict=True)))
+        distances = [
+            _distance(log, rank, s, r) for s, r in zip(starts[rows], rate[rows], strict=True)
+        ]
+        best = min(best, *zip(distances, starts[rows].tolist(), strict=True))
         done += len(rows)
         block = min(2 * block, max(8, BLOCK // n))
     distance, start = best

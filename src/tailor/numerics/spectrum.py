@@ -11,7 +11,9 @@ def singular_values(matrix: Float[Tensor, "rows cols"]) -> Float[Tensor, "min_ro
     The matrix is decomposed in float64 whatever its own type, so that small singular values
     keep their relative accuracy (a Gram matrix would square the condition number).
     """
-    return torch.linalg.svdvals(matrix.detach().to(device="cpu", dtype=torch.float64))
+    wide = matrix.detach().to(device="cpu", dtype=torch.float64)
+    values: Tensor = torch.linalg.svdvals(wide)
+    return values
 
 
 def stable_rank(values: Float[Tensor, "n"]) -> float:

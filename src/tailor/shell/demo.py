@@ -24,14 +24,15 @@ from tailor.stages.train import batches, train
 from tailor.tasks import DIGITS, Data
 
 EPOCHS, RETRAIN_EPOCHS, BATCH, RATE = 60, 30, 128, 5e-3
-SPARSITIES = (0.5, 0.65, 0.75, 0.82, 0.87, 0.9, 0.92, 0.935, 0.945, 0.955)
-SPARSITIES += (0.961, 0.966, 0.97, 0.974, 0.977, 0.98, 0.983)
+SPARSITIES = (
+    *(0.5, 0.65, 0.75, 0.82, 0.87, 0.9, 0.92, 0.935, 0.945),
+    *(0.955, 0.961, 0.966, 0.97, 0.974, 0.977, 0.98, 0.983),
+)
 QUANTIZER = Uniform(top=4, unit_step=True)
 SWEEPS = 3
 DELTA = 0.05
 CHOICES = 256  # networks, codes and scalings that tailor's authors may have compared on digits
 PLAIN, HEAVY = "plain", "heavy-tailed"
-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,9 +245,7 @@ class _Demo:
             self.bar.advance(task)
         return model
 
-    def _epochs(
-        self, model: nn.Module, network: str, epochs: int
-    ) -> Iterator[tuple[float, float]]:
+    def _epochs(self, model: nn.Module, network: str, epochs: int) -> Iterator[tuple[float, float]]:
         """Adam with a cosine schedule; yields mean loss and penalty of each epoch."""
         optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
         per_epoch = -(-len(self.data) // BATCH)
@@ -328,9 +327,7 @@ class _Demo:
         level_bits = (2 * QUANTIZER.top - 1).bit_length()
         return [
             self._stage(network, "dense", "4 bytes a weight", 4 * total, dense),
-            self._stage(
-                network, "pruned", "bit mask, 4 bytes a non-zero", mask + 4 * kept, pruned
-            ),
+            self._stage(network, "pruned", "bit mask, 4 bytes a non-zero", mask + 4 * kept, pruned),
             replace(
                 coded,
                 stage="quantised",

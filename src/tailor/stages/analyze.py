@@ -219,9 +219,7 @@ def analyze(
             Skipped(name=o.name, shape=o.shape, dtype=o.dtype, reason=o.reason)
             for o in weights.others
         ),
-        provenance=records.Provenance.now(
-            seed, spectrum=spectrum, entries=entries, view=view
-        ),
+        provenance=records.Provenance.now(seed, spectrum=spectrum, entries=entries, view=view),
     )
 
 

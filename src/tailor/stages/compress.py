@@ -138,9 +138,7 @@ class CompressedModel:
         """Ideal bits of each part of each tensor's code."""
         header, stream = _split(self.payload)
         coded = decode(stream, list(header.specs.values()))
-        return {
-            name: code_length(tensor) for name, tensor in zip(header.specs, coded, strict=True)
-        }
+        return {name: code_length(tensor) for name, tensor in zip(header.specs, coded, strict=True)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,9 +147,9 @@ class _Header:
     about: dict[str, str]
 
 
-def pack(model: nn.Module, grids: dict[str, Grid], about: dict[str, str] | None = None) -> (
-    CompressedModel
-):
+def pack(
+    model: nn.Module, grids: dict[str, Grid], about: dict[str, str] | None = None
+) -> CompressedModel:
     """Write a model's whole state as one file.
 
     Args:
@@ -202,7 +200,7 @@ def _read_header(text: bytes) -> _Header:
         if len(specs) != len(header["tensors"]):
             raise ValueError("a name stands twice")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise PayloadError(f"the tailor file is damaged: its header is unreadable ({error})") from error
+        raise PayloadError(f"the tailor file has an unreadable header ({error})") from error
     return _Header(specs=specs, about=about)
 
 
@@ -479,13 +477,23 @@ def _retrain_held(
 
 
 def _matrices(model: nn.Module) -> dict[str, Tensor]:
-    """Detached copies of the matrices, by their name in the state dict."""
+    """Detached copies of the matrices, by their key in the state dict."""
+    if any(parametrize.is_parametrized(part) for part in model.modules()):
+        raise UsageError(
+            "the model has parametrized weights; make them plain first with "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
     named = {}
     for layer in read(model).layers:
+        if layer.aliases:
+            raise UsageError(
+                f"{layer.name} and {layer.aliases[0]} are one tensor, which cannot be compressed "
+                "yet; give each its own copy first"
+            )
         tensor = layer.load().detach()
         if not bool(torch.isfinite(tensor).all()):
             raise NonFinite(f"{layer.name} holds NaN or infinite weights; nothing was compressed")
-        named[layer.name] = tensor.cpu().clone()
+        named[layer.key] = tensor.cpu().clone()
     return named
 
 

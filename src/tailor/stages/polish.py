@@ -83,9 +83,7 @@ class _Search:
         self.data, self.delta, self.error = replace(data, x=wide), delta, error
         self.grids = small.grids()
         self.tensors: dict[str, Tensor] = dict(self.model.state_dict())
-        self.lengths = {
-            name: sum(parts.values()) for name, parts in small.code_length().items()
-        }
+        self.lengths = {name: sum(parts.values()) for name, parts in small.code_length().items()}
         self.changes = 0
         self._settle(self._errors())
 
@@ -141,9 +139,7 @@ class _Search:
         self.total = sum(self.lengths.values())
         self.bound = occam(errors, n, self.total, self.delta).binomial
         most = min(n, errors + 64)  # no shorter code makes up for more errors than that
-        self.allowed = [
-            bits_allowed(count, n, self.bound, self.delta) for count in range(most)
-        ]
+        self.allowed = [bits_allowed(count, n, self.bound, self.delta) for count in range(most)]
 
 
 def _places(levels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "k"]:

@@ -30,7 +30,9 @@ class Step:
     penalty: float
 
 
-def batches(data: Data, *, size: int, epochs: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(
+    data: Data, *, size: int, epochs: int, seed: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled minibatches; each epoch sees every example once.
 
     Raises:
@@ -40,7 +42,9 @@ def batches(data: Data, *, size: int, epochs: int, seed: int = 0) -> Iterator[tu
         raise UsageError(f"size and epochs must be at least 1, but are {size} and {epochs}")
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(data), generator=generator).split(size):
+        order = torch.randperm(len(data), generator=generator)
+        for start in range(0, len(data), size):
+            chosen = order[start : start + size]
             yield data.x[chosen], data.y[chosen]
 
 

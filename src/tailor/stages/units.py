@@ -27,14 +27,14 @@ class Chain:
 
 def chains(model: nn.Module) -> list[Chain]:
     """All chains Linear(bias=False) - ReLU - Linear inside ``nn.Sequential`` containers."""
-    found = []
+    found: list[Chain] = []
     for prefix, part in model.named_modules():
         if not isinstance(part, nn.Sequential):
             continue
         steps = list(part.named_children())
         for (a, first), (_, relu), (b, second) in zip(steps, steps[1:], steps[2:], strict=False):
             linear = isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
-            if linear and isinstance(relu, nn.ReLU) and first.bias is None:
+            if linear and isinstance(relu, nn.ReLU) and getattr(first, "bias", None) is None:
                 dot = f"{prefix}." if prefix else ""
                 found.append(Chain(incoming=f"{dot}{a}.weight", outgoing=f"{dot}{b}.weight"))
     return found

@@ -17,6 +17,7 @@ class Layer:
 
     Attributes:
         name: Canonical name, without wrapper prefixes.
+        key: Name under which the source stores it.
         shape: Shape of the stored tensor, outputs first.
         dtype: Stored element type, such as ``"float32"``.
         aliases: Other names under which the same tensor is stored.
@@ -24,6 +25,7 @@ class Layer:
     """
 
     name: str
+    key: str
     shape: tuple[int, ...]
     dtype: str
     aliases: tuple[str, ...] = ()

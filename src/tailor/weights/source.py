@@ -12,10 +12,11 @@ import pickle
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -85,7 +86,7 @@ def _entries(source: Source) -> tuple[Iterable[_Entry], str]:
 
 def _enumerate(entries: Iterable[_Entry], label: str) -> Weights:
     """The decisions that hold for every reader."""
-    named = sorted(((_canonical(e.name), e) for e in entries), key=lambda pair: _natural(pair[0]))
+    named = sorted(_named(list(entries)), key=lambda pair: _natural(pair[0]))
     first: dict[object, str] = {}
     aliases: dict[str, list[str]] = {}
     for name, entry in named:
@@ -103,7 +104,9 @@ def _enumerate(entries: Iterable[_Entry], label: str) -> Weights:
         reason = _why_not_a_layer(e)
         if reason is None:
             layers.append(
-                Layer(name=name, shape=e.shape, dtype=e.dtype, aliases=tied, load=e.load)
+                Layer(
+                    name=name, key=e.name, shape=e.shape, dtype=e.dtype, aliases=tied, load=e.load
+                )
             )
         else:
             others.append(
@@ -113,6 +116,15 @@ def _enumerate(entries: Iterable[_Entry], label: str) -> Weights:
         seen = ", ".join(name for name, _ in named[:8]) or "nothing"
         raise NoMatrices(f"{label} holds no weight matrix; found: {seen}")
     return Weights(source=label, layers=tuple(layers), others=tuple(others))
+
+
+def _named(entries: list[_Entry]) -> list[tuple[str, _Entry]]:
+    """Entries with their canonical names; with their own where stripping would confuse two."""
+    names = Counter(_canonical(entry.name) for entry in entries)
+    return [
+        (entry.name if names[_canonical(entry.name)] > 1 else _canonical(entry.name), entry)
+        for entry in entries
+    ]
 
 
 def _why_not_a_layer(entry: _Entry) -> str | None:
@@ -131,7 +143,7 @@ def _canonical(name: str) -> str:
     for wrapper in WRAPPERS:
         while stripped.startswith(wrapper) or f".{wrapper}" in stripped:
             stripped = stripped.removeprefix(wrapper).replace(f".{wrapper}", ".")
-    return stripped or name
+    return stripped
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -145,19 +157,20 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def _from_module(module: nn.Module) -> Iterator[_Entry]:
     """Parameters and persistent buffers; parametrized weights as the forward pass sees them."""
-    for prefix, part in module.named_modules():
-        if prefix.endswith(".parametrizations") or ".parametrizations." in f".{prefix}.":
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        if ".parametrizations." in f".{prefix}.":
             continue
-        hidden = getattr(part, "_non_persistent_buffers_set", set())
-        names = [n for n, p in part.named_parameters(recurse=False) if p is not None]
-        names += [n for n, _ in part.named_buffers(recurse=False) if n not in hidden]
+        hidden: set[str] = getattr(part, "_non_persistent_buffers_set", set())
+        names = [n for n, _ in part.named_parameters(recurse=False, remove_duplicate=False)]
+        buffers = part.named_buffers(recurse=False, remove_duplicate=False)
+        names += [n for n, _ in buffers if n not in hidden]
         names += list(getattr(part, "parametrizations", {}))
         for name in names:
             tensor = getattr(part, name)
             yield _entry_in_memory(f"{prefix}.{name}" if prefix else name, tensor)
 
 
-def _from_mapping(mapping: Mapping[str, Tensor], where: str) -> Iterator[_Entry]:
+def _from_mapping(mapping: Mapping[Any, Any], where: str) -> Iterator[_Entry]:
     for name, tensor in mapping.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise SourceError(
@@ -177,9 +190,7 @@ def _entry_in_memory(name: str, tensor: Tensor) -> _Entry:
         identity = id(tensor)
     else:
         identity = (tensor.data_ptr(), shape, tensor.stride(), tensor.dtype)
-    return _Entry(
-        name=name, shape=shape, dtype=dtype, identity=identity, load=_InMemory(tensor)
-    )
+    return _Entry(name=name, shape=shape, dtype=dtype, identity=identity, load=_InMemory(tensor))
 
 
 class _InMemory:
@@ -233,8 +244,9 @@ def _from_folder(folder: Path) -> Iterable[_Entry]:
         return _from_torch(files[0])
     if files:
         names = ", ".join(file.name for file in files[:5])
-        raise SourceError(f"{folder} holds {len(files)} checkpoints ({names}, ...); name one file")
-    raise SourceError(f"{folder} holds no weight file (.safetensors or {', '.join(TORCH_SUFFIXES)})")
+        raise SourceError(f"{folder} holds {len(files)} checkpoints ({names}); name one file")
+    endings = ", ".join((".safetensors", *TORCH_SUFFIXES))
+    raise SourceError(f"{folder} holds no weight file ({endings})")
 
 
 def _once(entries: Iterable[_Entry]) -> Iterator[_Entry]:
@@ -305,7 +317,8 @@ def _from_torch(path: Path) -> Iterable[_Entry]:
             "Save the state dict alone: torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # torch.load fails in many ways on damaged bytes
-        raise SourceError(f"{path} is not a whole torch checkpoint ({_first_line(error)})") from error
+        reason = _first_line(error)
+        raise SourceError(f"{path} is not a whole torch checkpoint ({reason})") from error
     return _from_mapping(_find_state(loaded, path), f"{path}")
 
 
