@@ -5,9 +5,11 @@ import os
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import tests.typechecker  # noqa: F401  (the hook below looks it up by name)
+
 # Before any test imports tailor: each annotation such as Float[Tensor, "rows cols"] becomes a
 # check at run time. Users do not pay for it.
-install_import_hook("tailor", "beartype.beartype")
+install_import_hook("tailor", "tests.typechecker.checked")
 
 # A slow first call (torch warming up) is no failure, so no deadline in either profile.
 settings.register_profile("default", deadline=None)

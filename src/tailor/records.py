@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import sys
 import tempfile
 import types
 import typing
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy
 import torch
@@ -56,7 +57,7 @@ class Provenance:
     settings: dict[str, str]
 
     @classmethod
-    def now(cls, seed: int | None = None, **settings: object) -> Self:
+    def now(cls, seed: int | None = None, **settings: object) -> "Provenance":
         """Describe this process."""
         return cls(
             tailor=__version__,
@@ -115,12 +116,17 @@ def _read(kind: Any, value: Json, where: str) -> Any:
         return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is typing.Literal and value in arguments:
         return value
-    if kind is float and type(value) in (int, float) and math.isfinite(value):  # type: ignore[arg-type]
+    if kind is float and type(value) in (int, float) and _fits_float(value):  # type: ignore[arg-type]
         return float(value)  # type: ignore[arg-type]
     if kind in (int, str, bool, types.NoneType) and type(value) is kind:
         return value
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
     raise RecordError(f"{where} must be {name}, but the file says {json.dumps(value)[:60]}")
+
+
+def _fits_float(value: float) -> bool:
+    """Not NaN, not infinite, and no whole number beyond the floats (isfinite raises there)."""
+    return abs(value) <= sys.float_info.max
 
 
 def _read_record(kind: Any, value: Json, where: str) -> Any:
@@ -180,13 +186,13 @@ def load(kind: type[Record], path: str | os.PathLike[str]) -> Record:
         if path.stat().st_size > MAX_BYTES:
             raise RecordError(f"{path} is larger than {MAX_BYTES} bytes: not a tailor record")
         value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return from_json(kind, value)
     except FileNotFoundError:
         raise RecordError(f"there is no file {path}") from None
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not valid JSON: {error}") from error
-    return from_json(kind, value)
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> Path:

@@ -4,6 +4,7 @@ A certificate speaks of a task, so everything here must be fixed before the data
 the architecture, the way inputs are scaled, and the split.
 """
 
+import copy
 import hashlib
 import importlib
 import os
@@ -64,13 +65,14 @@ ErrorCount = Callable[[nn.Module, Data], Bool[Tensor, "n"]]
 def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
     """Which examples a classifier gets wrong; a tie for the first place counts as wrong.
 
-    The model is evaluated in float64 on the CPU, in evaluation mode, without gradients. Scores
-    that are not finite count as wrong.
+    The model is evaluated in float64 on the CPU, in evaluation mode, without gradients, and is
+    left as it was. An example with a NaN among its scores counts as wrong.
 
     Raises:
         TaskError: The model cannot be run on the inputs, or gives no scores by class.
     """
-    model = model.to(device="cpu", dtype=torch.float64).eval()
+    if not _is_ready(model):
+        model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
     x = data.x.to(torch.float64) if data.x.is_floating_point() else data.x
     try:
         with torch.no_grad():
@@ -86,6 +88,15 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
     own = scores.gather(1, data.y[:, None])
     rivals = scores.scatter(1, data.y[:, None], -torch.inf).amax(dim=1, keepdim=True)
     return ~(own > rivals).squeeze(1)
+
+
+def _is_ready(model: nn.Module) -> bool:
+    """Whether the model is already in float64 on the CPU and in evaluation mode."""
+    wide = all(
+        t.device.type == "cpu" and (t.dtype == torch.float64 or not t.is_floating_point())
+        for t in (*model.parameters(), *model.buffers())
+    )
+    return wide and not any(part.training for part in model.modules())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -81,7 +81,7 @@ def binomial_upper(errors: int, n: int, log_alpha: float) -> float:
         raise UsageError(f"log_alpha must be at most 0, but is {log_alpha}")
     if errors == n:
         return 1.0
-    low, high = errors / n, 1.0
+    low, high = 0.0, 1.0
     for _ in range(STEPS):
         middle = (low + high) / 2
         if not low < middle < high:

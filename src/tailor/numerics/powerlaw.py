@@ -182,10 +182,8 @@ def _best_tail(x: Float[ndarray, "n"], least: int) -> tuple[int, float, float] |
     done, block = 0, 8
     while done < len(order) and bound[order[done]] <= best[0]:
         rows = order[done : done + block]
-        distances = [
-            _distance(log, rank, s, r) for s, r in zip(starts[rows], rate[rows], strict=True)
-        ]
-        best = min(best, *zip(distances, starts[rows].tolist(), strict=True))
+        for start, slope in zip(starts[rows].tolist(), rate[rows].tolist(), strict=True):
+            best = min(best, (_distance(log, rank, start, slope), start))
         done += len(rows)
         block = min(2 * block, max(8, BLOCK // n))
     distance, start = best

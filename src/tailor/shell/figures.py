@@ -4,6 +4,7 @@ Nothing here imports plotly. A figure is ``{"data": [...], "layout": {...}}`` in
 the light theme; ``DARK`` says which colour takes the place of each in the dark one.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, TypeAlias
@@ -36,7 +37,8 @@ DARK = {
 }
 
 MOST_POINTS = 160  # of one survival function; more cannot be told apart on a screen
-DECADES = 5  # of an axis of sizes; what is smaller is left out of the picture
+DECADES = {"spectrum": 5, "entries": 3}  # of x; what is smaller is left of the axis
+LABELS = {"pruned": "top right", "coded": "bottom center"}  # of stages, beside their marks
 CLEAR = "rgba(0,0,0,0)"
 
 
@@ -46,22 +48,22 @@ def colours(networks: Sequence[str]) -> dict[str, str]:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as a percentage, rounded to the nearest.
+    r"""A share as a percentage, rounded to the nearest.
 
     >>> percent(0.0694)
-    '6.9 %'
+    '6.9\xa0%'
     """
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def percent_up(share: float, digits: int = 1) -> str:
-    """A share as a percentage that is never below it, as a bound has to be shown.
+    r"""A share as a percentage that is never below it, as a bound has to be shown.
 
     >>> percent_up(0.40901)
-    '41.0 %'
+    '41.0\xa0%'
     """
     step = Decimal(1).scaleb(-digits)
-    return f"{(100 * Decimal(repr(share))).quantize(step, ROUND_CEILING)} %"
+    return f"{(100 * Decimal(repr(share))).quantize(step, ROUND_CEILING)}\u00a0%"
 
 
 def training_loss(history: Sequence[Epoch], colour: Colours) -> Figure:
@@ -76,7 +78,9 @@ def training_loss(history: Sequence[Epoch], colour: Colours) -> Figure:
         )
         for network, rows in _by_network(history).items()
     ]
-    return _figure(traces, _axis("epoch"), _axis("mean training loss (nats)", "log"))
+    return _figure(
+        traces, _axis("epoch"), _log_axis("mean training loss (nats)", [e.loss for e in history])
+    )
 
 
 def training_error(history: Sequence[Epoch], colour: Colours) -> Figure:
@@ -89,16 +93,18 @@ def training_error(history: Sequence[Epoch], colour: Colours) -> Figure:
                 _line(
                     network,
                     [e.epoch for e in rows],
-                    [_short(e) for e in errors],
+                    [_short(100 * e) for e in errors],
                     colour[network],
                     label=data,
                     dash=dash,
-                    hover="epoch %{x}: %{y:.2%} errors",
+                    hover="epoch %{x}: %{y:.2f} % errors",
                 )
             )
-    axis = _axis("examples wrong (%)", "log", tickformat="~%") | _steps(
-        [v for e in history for v in (e.train_error, e.test_error)], lambda v: f"{100 * v:g} %"
-    )
+    errors = [100 * share for e in history for share in (e.train_error, e.test_error)]
+    if errors and min(errors) > 0:
+        axis = _log_axis("examples wrong (%)", errors)
+    else:  # a log axis has no place for zero errors
+        axis = _axis("examples wrong (%)", rangemode="tozero")
     return _figure(traces, _axis("epoch"), axis)
 
 
@@ -109,7 +115,7 @@ def spectrum(layers: Layers, colour: Colours) -> Figure:
         x, share = eigenvalue_survival(layer)
         total = max(len(layer.singular_values), 1)
         traces += _tail(network, x, share, layer.spectrum, total, colour[network])
-    return _tail_figure(traces, "eigenvalue x = (singular value)²", "share of eigenvalues ≥ x")
+    return _tail_figure(traces, "eigenvalue x", "share of eigenvalues ≥ x", DECADES["spectrum"])
 
 
 def entries(layers: Layers, colour: Colours) -> Figure:
@@ -119,17 +125,20 @@ def entries(layers: Layers, colour: Colours) -> Figure:
         x, share = layer.survival.x, layer.survival.share
         total = layer.rows * layer.columns
         traces += _tail(network, x, share, layer.entries, total, colour[network])
-    return _tail_figure(traces, "size of a weight x = |w|", "share of weights ≥ x")
+    return _tail_figure(
+        traces, "size of a weight x = |w|", "share of weights ≥ x", DECADES["entries"]
+    )
 
 
 def histogram(layers: Layers, colour: Colours) -> Figure:
     """Density of the weights of each network; empty bins have no bar."""
-    traces = []
+    traces: list[Trace] = []
     for network, layer in layers:
         bins = layer.histogram
         width = (bins.high - bins.low) / len(bins.counts)
         total = max(sum(bins.counts), 1)
         full = [(i, count) for i, count in enumerate(bins.counts) if count]
+        hover = "near %{x:.3f}: %{customdata:,} weights<br>density %{y:.3g}"
         traces.append(
             {
                 "type": "bar",
@@ -141,11 +150,11 @@ def histogram(layers: Layers, colour: Colours) -> Figure:
                 "width": width,
                 "marker": {"color": colour[network], "line": {"width": 0}},
                 "opacity": 0.55,
-                "hovertemplate": "near %{x:.3f}: %{customdata:,} weights<br>"
-                "density %{y:.3g}<extra>" + plain(network) + "</extra>",
+                "hovertemplate": f"{hover}<extra>{plain(network)}</extra>",
             }
         )
-    figure = _figure(traces, _axis("weight w"), _axis("density of weights (log scale)", "log"))
+    density = [value for trace in traces for value in trace["y"]]
+    figure = _figure(traces, _axis("weight w"), _log_axis("density of weights", density))
     figure["layout"] |= {"barmode": "overlay", "bargap": 0}
     return figure
 
@@ -195,28 +204,27 @@ def eigenvalue_survival(layer: LayerAnalysis) -> tuple[list[float], list[float]]
 def frontier(compression: Compression, colour: Colours) -> Figure:
     """Errors of every file against its size; the chosen ones are marked."""
     traces: list[Trace] = []
-    for network, points in _by_network(compression.frontier).items():
-        points = sorted(points, key=lambda p: p.bytes)
+    for network, points in _by_network(_by_size(compression)).items():
         for data, dash in (("held-out", "solid"), ("training", "dot")):
             errors = [p.test_error if data == "held-out" else p.train_error for p in points]
             traces.append(
                 _line(
                     network,
                     [p.bytes for p in points],
-                    [_short(e) for e in errors],
+                    [_short(100 * e) for e in errors],
                     colour[network],
                     label=data,
                     dash=dash,
-                    hover="%{x:,} bytes: %{y:.2%} errors",
+                    hover="%{x:,} bytes: %{y:.2f} % errors",
                 )
-                | ({"mode": "lines+markers"} if data == "held-out" else {})
+                | ({"mode": "lines+markers"} if data == "held-out" else {"showlegend": False})
             )
         chosen = [p for p in points if p.chosen]
-        traces.append(_ring(network, chosen, [p.test_error for p in chosen], colour[network]))
+        traces.append(_ring(network, chosen, [100 * p.test_error for p in chosen], colour[network]))
     return _figure(
         traces,
         _size_axis([p.bytes for p in compression.frontier]),
-        _axis("examples wrong (%)", tickformat=".0%", rangemode="tozero"),
+        _axis("examples wrong (%)", rangemode="tozero"),
     )
 
 
@@ -224,21 +232,19 @@ def path(compression: Compression, colour: Colours) -> Figure:
     """The way of the chosen file of each network from dense to its last stage."""
     traces: list[Trace] = []
     for i, (network, stages) in enumerate(_by_network(compression.stages).items()):
-        side = "top center" if i == 0 else "bottom center"
+        beside = LABELS | {"dense": "bottom center" if i == 0 else "top center"}
         traces.append(
             _line(
                 network,
                 [s.bytes for s in stages],
-                [_short(s.test_error) for s in stages],
+                [_short(100 * s.test_error) for s in stages],
                 colour[network],
-                hover="%{text}: %{x:,} bytes, %{y:.2%} errors on held-out examples",
+                hover="%{text}: %{x:,} bytes, %{y:.2f} % errors on held-out examples",
             )
             | {
                 "mode": "lines+markers+text",
                 "text": [plain(s.stage) for s in stages],
-                "textposition": [
-                    "top center" if s.stage == "polished" else side for s in stages
-                ],
+                "textposition": [beside.get(s.stage, "top center") for s in stages],
                 "textfont": {"size": 12, "color": colour[network]},
                 "cliponaxis": False,
                 "marker": {"size": 9, "symbol": "square", "color": colour[network]},
@@ -247,24 +253,21 @@ def path(compression: Compression, colour: Colours) -> Figure:
     top = max([0.0, *(s.test_error for s in compression.stages)])
     return _figure(
         traces,
-        _size_axis([s.bytes for s in compression.stages], room=0.2),
-        _axis("held-out examples wrong (%)", tickformat=".0%", range=[0, 1.2 * top or 1]),
+        _size_axis([s.bytes for s in compression.stages], room=0.1),
+        _axis("held-out examples wrong (%)", range=[0, 120 * top or 1]),
     )
 
 
-def bounds(
-    compression: Compression, certificate: Certificate | None, colour: Colours
-) -> Figure:
+def bounds(compression: Compression, certificate: Certificate | None, colour: Colours) -> Figure:
     """The bound of every file against its size, and what guessing would give."""
     traces: list[Trace] = []
     sizes = [p.bytes for p in compression.frontier]
-    for network, points in _by_network(compression.frontier).items():
-        points = sorted(points, key=lambda p: p.bytes)
+    for network, points in _by_network(_by_size(compression)).items():
         traces.append(
             _line(
                 network,
                 [p.bytes for p in points],
-                [_short(p.risk_bound) for p in points],
+                [_short(100 * p.risk_bound) for p in points],
                 colour[network],
                 hover="%{x:,} bytes: bound %{customdata}",
             )
@@ -274,7 +277,7 @@ def bounds(
             }
         )
         chosen = [p for p in points if p.chosen]
-        traces.append(_ring(network, chosen, [p.risk_bound for p in chosen], colour[network]))
+        traces.append(_ring(network, chosen, [100 * p.risk_bound for p in chosen], colour[network]))
     if certificate is not None:
         size = certificate.code.stream // 8
         sizes.append(size)
@@ -282,7 +285,7 @@ def bounds(
     return _figure(
         traces,
         _size_axis(sizes),
-        _axis("bound on the true error (%)", tickformat=".0%", range=[0, 1.05]),
+        _axis("bound on the true error (%)", range=[0, 105]),
     )
 
 
@@ -296,7 +299,7 @@ def bits(certificate: Certificate) -> Figure:
         traces.append(_bar(kind, mine, PARTS[i % len(PARTS)], certificate.code.total))
     rest = [("rounding", certificate.code.rounding), ("choices", certificate.code.choices)]
     traces.append(_bar("outside the tensors", rest, MUTED, certificate.code.total))
-    names = list(dict.fromkeys(tensor for tensor, _, _ in split)) + ["rounding", "choices"]
+    names = [*dict.fromkeys(tensor for tensor, _, _ in split), "rounding", "choices"]
     figure = _figure(
         traces,
         _axis("bits"),
@@ -310,25 +313,24 @@ def bits(certificate: Certificate) -> Figure:
 def certified(certificate: Certificate) -> Figure:
     """Bounds, errors and guessing on one scale of shares of wrong examples."""
     forms, found = certificate.bounds, certificate.held_out
-    rows = [("majority guess", certificate.majority_error, percent, MUTED, "x")]
+    rows = [("majority guess", certificate.majority_error, percent, MUTED, "line-ns")]
     for name, value in (("Hoeffding", forms.hoeffding), ("kl", forms.kl)):
         rows.append((f"{name} bound", value, percent_up, MUTED, "line-ns"))
     rows.append(("certified bound", certificate.risk_bound, percent_up, INK, "line-ns"))
     traces = [
-        _band(name, 0.0, value, ink)
-        for name, value, _, ink, _ in rows
-        if name.endswith("bound")
+        _band(name, 0.0, value, ink) for name, value, _, ink, _ in rows if name.endswith("bound")
     ]
     if found is not None:
         rows.append(("held-out error", found.error, percent, NETWORKS[2], "circle"))
         traces.append(_band("held-out error", found.low, found.high, NETWORKS[2]))
     rows.append(("training error", forms.empirical, percent, NETWORKS[2], "circle"))
-    traces += [_mark(*row, right=found.high if found and "held" in row[0] else None) for row in rows]
+    traces += [
+        _mark(*row, right=found.high if found and "held" in row[0] else None) for row in rows
+    ]
     names = [name for name, *_ in rows]
     figure = _figure(
         traces,
-        _axis("share of examples wrong", tickformat=".0%", range=[-0.01, 1.06])
-        | {"tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1]},
+        _axis("examples wrong (%)", range=[-1, 108]) | {"tickvals": [0, 20, 40, 60, 80, 100]},
         _axis("", type="category", categoryorder="array", showgrid=False)
         | {"categoryarray": names, "range": [-0.6, len(names) - 0.4]},
     )
@@ -355,7 +357,8 @@ def _figure(traces: Sequence[Trace], x: dict[str, Any], y: dict[str, Any]) -> Fi
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
         "margin": {"l": 56, "r": 14, "t": 8, "b": 46},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.03, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.03}
+        | {"yanchor": "bottom", "tracegroupgap": 0, "traceorder": "normal"},
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "font": {"color": INK}},
         "showlegend": True,
     }
@@ -364,7 +367,8 @@ def _figure(traces: Sequence[Trace], x: dict[str, Any], y: dict[str, Any]) -> Fi
 
 def _axis(title: str, type: str = "-", **more: Any) -> dict[str, Any]:
     axis: dict[str, Any] = {
-        "title": {"text": title, "standoff": 8},
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
+        "tickfont": {"size": 12},
         "type": type,
         "gridcolor": GRID,
         "linecolor": MUTED,
@@ -374,34 +378,55 @@ def _axis(title: str, type: str = "-", **more: Any) -> dict[str, Any]:
         "zeroline": False,
         "automargin": True,
     }
-    if type == "log":
-        axis |= {"exponentformat": "power", "dtick": 1}
     return axis | more
 
 
-def _steps(values: Sequence[float], show: Callable[[float], str]) -> dict[str, Any]:
-    """Ticks at 1, 2 and 5 times powers of ten, with a little room on both sides."""
+def _log_axis(
+    title: str,
+    values: Sequence[float],
+    show: Callable[[Decimal], str] | None = None,
+    room: float = 0.04,
+) -> dict[str, Any]:
+    """A log axis around positive values.
+
+    Ticks stand at powers of ten, or also at 2 and 5 times these where there are few. ``room`` is
+    left on both sides, as a share of the length.
+    """
     found = [value for value in values if value > 0] or [1.0]
-    low, high = Decimal(repr(min(found) * 0.9)), Decimal(repr(max(found) * 1.1))
-    powers = range(low.adjusted(), high.adjusted() + 1)
-    ticks = [Decimal(step).scaleb(power) for power in powers for step in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    return {
-        "range": [float(low.log10()), float(high.log10())],
+    low, high = math.log10(min(found)), math.log10(max(found))
+    margin = room * (high - low) + 0.02
+    low, high = low - margin, high + margin
+    steps = (1, 2, 5) if show or high - low < 2.5 else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [Decimal(step).scaleb(power) for power in powers for step in steps]
+    ticks = [tick for tick in ticks if low <= float(tick.log10()) <= high]
+    return _axis(title, "log") | {
+        "range": [_short(low), _short(high)],
         "tickmode": "array",
         "tickvals": [float(tick) for tick in ticks],
-        "ticktext": [show(float(tick)) for tick in ticks],
+        "ticktext": [(show or _tick)(tick) for tick in ticks],
     }
 
 
-def _size_axis(sizes: Sequence[int], room: float = 0.03) -> dict[str, Any]:
-    axis = _axis("size in bytes (log scale)", "log") | _steps(sizes, _kilo)
-    low, high = axis["range"]
-    return axis | {"range": [low - room, high + room]}
+def _tick(value: Decimal) -> str:
+    """A plain number, or a power of ten where that would be long.
+
+    >>> _tick(Decimal("0.02")), _tick(Decimal("1e-7"))
+    ('0.02', '10⁻⁷')
+    """
+    power = value.adjusted()
+    if -3 <= power <= 3:
+        return f"{value:f}"
+    digit = "" if value == Decimal(1).scaleb(power) else f"{value.scaleb(-power):f}·"
+    return f"{digit}10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
-def _kilo(size: float) -> str:
-    return f"{size / 1000:g}k" if size >= 1000 else f"{size:g}"
+def _size_axis(sizes: Sequence[int], room: float = 0.04) -> dict[str, Any]:
+    return _log_axis("size in bytes", sizes, _kilo, room)
+
+
+def _kilo(size: Decimal) -> str:
+    return f"{size / 1000:f}k" if size >= 1000 else f"{size:f}"
 
 
 def _line(
@@ -439,22 +464,16 @@ def _ring(network: str, points: Sequence[Point], y: Sequence[float], ink: str) -
         "y": [_short(value) for value in y],
         "marker": {"symbol": "circle-open", "size": 16, "color": ink, "line": {"width": 2.5}},
         "hoverinfo": "skip",
+        "showlegend": False,
     }
 
 
-def _tail_figure(traces: Sequence[Trace], x: str, y: str) -> Figure:
-    """Log-log axes over the upper ``DECADES`` of what is drawn."""
+def _tail_figure(traces: Sequence[Trace], x: str, y: str, decades: int) -> Figure:
+    """Log-log axes over the upper ``decades`` of what is drawn."""
     drawn = [value for trace in traces for value in trace["x"]] or [1.0]
+    kept = [value for value in drawn if value >= max(drawn) / 10**decades]
     shares = [v for trace in traces if trace["mode"] == "markers" for v in trace["y"]] or [1.0]
-    top, low = Decimal(repr(max(drawn))).log10(), Decimal(repr(min(drawn))).log10()
-    low = max(low, top - DECADES)
-    room = (top - low) / 25 + Decimal("0.02")
-    floor = float(Decimal(repr(min(shares))).log10())
-    return _figure(
-        traces,
-        _axis(f"{x} (log scale)", "log", range=[float(low - room), float(top + room)]),
-        _axis(f"{y} (log scale)", "log", range=[floor - 0.25, 0.15]),
-    )
+    return _figure(traces, _log_axis(x, kept), _log_axis(y, [*shares, 1.0]))
 
 
 def _tail(
@@ -494,14 +513,14 @@ def _tail(
 def _certified(certificate: Certificate, size: int, low: int, high: int) -> list[Trace]:
     """The certified file, and the error of a constant guess as a dashed line."""
     bound, guess = certificate.risk_bound, certificate.majority_error
-    star = _line("certified", [size], [_short(bound)], INK) | {
+    star = _line("certified", [size], [_short(100 * bound)], INK) | {
         "mode": "markers",
         "marker": {"symbol": "star", "size": 14, "color": INK},
         "hovertemplate": f"certified file: {size:,} bytes, bound {percent_up(bound, 2)}"
         "<extra></extra>",
     }
     ends = [low * 0.9, high * 1.1]
-    line = _line("majority guess", ends, [_short(guess)] * 2, MUTED, dash="dash")
+    line = _line("majority guess", ends, [_short(100 * guess)] * 2, MUTED, dash="dash")
     line["hovertemplate"] = f"always the commonest class: {percent(guess, 2)}<extra></extra>"
     return [star, line]
 
@@ -528,8 +547,8 @@ def _band(row: str, low: float, high: float, ink: str) -> Trace:
         "orientation": "h",
         "meta": row,
         "y": [row],
-        "x": [_short(high - low)],
-        "base": [_short(low)],
+        "x": [_short(100 * (high - low))],
+        "base": [_short(100 * low)],
         "marker": {"color": ink},
         "opacity": 0.22,
         "hoverinfo": "skip",
@@ -551,11 +570,17 @@ def _mark(
         "mode": "markers+text",
         "meta": row,
         "y": [row, row],
-        "x": [_short(value), _short(value if right is None else right)],
-        "text": ["", f" {show(value, 1)}"],
-        "textposition": "middle right",
+        "x": [_short(100 * value), _short(100 * (value if right is None else right))],
+        "text": ["", f"\u00a0\u00a0{show(value, 1)}\u00a0\u00a0"],
+        "textposition": "middle left" if value > 0.8 else "middle right",
         "cliponaxis": False,
-        "marker": {"symbol": symbol, "size": [11, 0], "color": ink, "line": line},
+        "marker": {
+            "symbol": symbol,
+            "size": [11, 0],
+            "color": ink,
+            "line": line,
+            "opacity": 1,
+        },
         "hovertemplate": f"{row}: {show(value, 2)}<extra></extra>",
     }
 
@@ -564,13 +589,17 @@ def _guess(value: float) -> dict[str, Any]:
     """A dashed line through all rows at the error of a constant guess."""
     return {
         "type": "line",
-        "x0": value,
-        "x1": value,
+        "x0": 100 * value,
+        "x1": 100 * value,
         "y0": 0,
         "y1": 1,
         "yref": "paper",
         "line": {"color": MUTED, "width": 1.5, "dash": "dash"},
     }
+
+
+def _by_size(compression: Compression) -> list[Point]:
+    return sorted(compression.frontier, key=lambda point: point.bytes)
 
 
 def _by_network(rows: Sequence[Any]) -> dict[str, list[Any]]:

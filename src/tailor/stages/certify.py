@@ -51,6 +51,7 @@ class HeldOut:
         error: Their share.
         low: Lower end of the Clopper-Pearson interval at confidence 1 - delta.
         high: Upper end.
+        data_sha256: Hash of the held-out examples.
     """
 
     n: int
@@ -58,6 +59,7 @@ class HeldOut:
     error: float
     low: float
     high: float
+    data_sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,4 +308,11 @@ def _count_choices(bits: float) -> int:
 def _held_out(model: nn.Module, data: Data, error: ErrorCount, delta: float) -> HeldOut:
     errors = int(error(model, data).sum())
     low, high = clopper_pearson(errors, len(data), delta)
-    return HeldOut(n=len(data), errors=errors, error=errors / len(data), low=low, high=high)
+    return HeldOut(
+        n=len(data),
+        errors=errors,
+        error=errors / len(data),
+        low=low,
+        high=high,
+        data_sha256=data.digest(),
+    )

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -64,7 +63,7 @@ class CompressedModel:
         _split(self.payload)  # refuses damaged bytes at once
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "CompressedModel":
         """Read a file that ``save`` wrote.
 
         Raises:
@@ -120,10 +119,11 @@ class CompressedModel:
             name: Spec(shape=tuple(tensor.shape), dtype=_dtype(tensor))
             for name, tensor in model.state_dict().items()
         }
-        if own != self.specs():
+        stored = self.specs()
+        if list(own.items()) != list(stored.items()):  # the order could carry information too
             raise PayloadError(
                 "the file holds another architecture than the task builds: "
-                f"{_difference(own, self.specs())}"
+                f"{_difference(own, stored)}"
             )
         model.load_state_dict(self.state_dict(), strict=True)
         return model

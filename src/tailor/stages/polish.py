@@ -78,7 +78,7 @@ class _Search:
         error: ErrorCount,
     ) -> None:
         self.small, self.build = small, build
-        self.model = small.into(build).to(torch.float64)
+        self.model = small.into(build).to(torch.float64).eval()
         wide = data.x.to(torch.float64) if data.x.is_floating_point() else data.x
         self.data, self.delta, self.error = replace(data, x=wide), delta, error
         self.grids = small.grids()

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +21,7 @@ class Pruner(ABC):
         """For each tensor, which entries stay; entries that are zero never do."""
 
     @abstractmethod
-    def at(self, sparsity: float) -> Self:
+    def at(self, sparsity: float) -> "Pruner":
         """The same rule at another sparsity."""
 
 
@@ -51,7 +50,7 @@ class Magnitude(Pruner):
         threshold = every.sort(descending=True).values[kept] if kept < every.numel() else 0.0
         return {name: size > threshold for name, size in sizes.items()}
 
-    def at(self, sparsity: float) -> Self:
+    def at(self, sparsity: float) -> "Magnitude":
         """See ``Pruner.at``."""
         return replace(self, sparsity=sparsity)
 

@@ -128,7 +128,7 @@ def _named(entries: list[_Entry]) -> list[tuple[str, _Entry]]:
 
 
 def _why_not_a_layer(entry: _Entry) -> str | None:
-    if not entry.dtype.startswith(("float", "bfloat")):
+    if entry.dtype not in FLOATS.values():
         return f"not floating point ({entry.dtype})"
     if 0 in entry.shape:
         return "empty"
@@ -148,8 +148,9 @@ def _canonical(name: str) -> str:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """A sort key that puts ``layers.10`` after ``layers.9``."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
+    parts = re.split(r"([0-9]+)", name)  # text at even places, digits at odd ones
+    numbers = [(0, len(p.lstrip("0")), p.lstrip("0")) for p in parts]  # int() refuses long ones
+    return [numbers[i] if i % 2 else (1, 0, p) for i, p in enumerate(parts) if p]
 
 
 # Readers: modules and mappings
@@ -207,9 +208,9 @@ class _InMemory:
 
 
 def _from_path(path: Path) -> Iterable[_Entry]:
-    if not path.exists():
-        raise SourceError(f"there is no file or folder {path}")
     try:
+        if not path.exists():
+            raise SourceError(f"there is no file or folder {path}")
         if path.is_dir():
             return _from_folder(path)
         if path.stat().st_size == 0:
@@ -238,7 +239,7 @@ def _from_folder(folder: Path) -> Iterable[_Entry]:
         raise SourceError(f"{folder} holds several indexes ({names}); name one of them")
     files = sorted(folder.glob("*.safetensors"))
     if files:
-        return _once(entry for file in files for entry in _from_safetensors(file))
+        return list(_once(entry for file in files for entry in _from_safetensors(file)))
     files = sorted(file for file in folder.iterdir() if file.suffix in TORCH_SUFFIXES)
     if len(files) == 1:
         return _from_torch(files[0])
@@ -324,12 +325,12 @@ def _from_torch(path: Path) -> Iterable[_Entry]:
 
 def _refuse_zip_bomb(path: Path) -> None:
     """Torch never compresses its archives; a compressed one could unpack without bound."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             packed = [i for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED]
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # zipfile fails in many ways on damaged bytes, too
         raise SourceError(f"{path} is not a whole torch checkpoint ({error})") from error
     if packed:
         raise SourceError(f"{path} is a compressed archive, which torch never writes; refused")
