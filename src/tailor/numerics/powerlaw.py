@@ -116,14 +116,15 @@ class Clauset(TailFit):
         n_tail = len(x) - start
         sigma = (alpha - 1) / np.sqrt(n_tail)
         low, high = max(alpha - NORMAL_975 * sigma, 1.0), alpha + NORMAL_975 * sigma
-        if self.bootstrap:
-            low, high = self._bootstrap(x, least)
+        interval = self._bootstrap(x, least) if self.bootstrap else None
+        if interval is not None:
+            low, high = interval
         return PowerLawFit(
             alpha=alpha,
             sigma=float(sigma),
             low=float(low),
             high=float(high),
-            interval="bootstrap" if self.bootstrap else "asymptotic",
+            interval="asymptotic" if interval is None else "bootstrap",
             xmin=float(x[start]),
             xmax=float(x[-1]),
             D=distance,
@@ -131,8 +132,8 @@ class Clauset(TailFit):
             n=len(x),
         )
 
-    def _bootstrap(self, x: Float[ndarray, "n"], least: int) -> tuple[float, float]:
-        """Percentile interval over resamples, xmin chosen anew in each.
+    def _bootstrap(self, x: Float[ndarray, "n"], least: int) -> tuple[float, float] | None:
+        """Percentile interval over resamples, xmin chosen anew in each; None if they are no use.
 
         Eigenvalues repel each other, so resampling them as if independent overstates the
         spread: the interval is conservative for spectra.
@@ -143,8 +144,8 @@ class Clauset(TailFit):
             found = _best_tail(np.sort(generator.choice(x, len(x))), least)
             if found is not None:
                 alphas.append(found[1])
-        if not alphas:
-            return 1.0, float(np.finfo(float).max)
+        if len(alphas) < self.bootstrap / 2:
+            return None
         low, high = np.quantile(alphas, [0.025, 0.975])
         return float(low), float(high)
 

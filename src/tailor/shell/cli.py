@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -96,12 +98,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _demo(parsed: argparse.Namespace) -> int:
     _must_be_writable(parsed.out)
-    console = Console(highlight=False)
+    console = _console()
     outcome = demo.run(parsed.seed, console)
     demo.save(outcome, parsed.out)
     page = render(parsed.out)
     for analysis in outcome.analyses.analyses:
-        console.print(_analysis_table(analysis))
+        _print_analysis(console, analysis)
     console.print(_stage_table(outcome.compression))
     console.print(_certificate_table(outcome.certificate))
     console.print(f"report: {page}", soft_wrap=True)
@@ -125,11 +127,7 @@ def _analyze(parsed: argparse.Namespace) -> int:
     if parsed.json:
         print(json.dumps(records.to_json(found), allow_nan=False))
         return DONE
-    console = Console(highlight=False)
-    console.print(_analysis_table(found))
-    for skipped in found.skipped:
-        shape = "x".join(map(str, skipped.shape)) or "1"
-        console.print(f"not analyzed: {skipped.name} ({shape}): {skipped.reason}", markup=False)
+    _print_analysis(_console(), found)
     return DONE
 
 
@@ -138,7 +136,7 @@ def _verify(parsed: argparse.Namespace) -> int:
     for path in (parsed.certificate, parsed.model):
         if not path.is_file():
             raise RecordError(f"there is no file {path}")
-    console = Console(highlight=False)
+    console = _console()
     try:
         certificate = records.load(Certificate, parsed.certificate)
     except RecordError as error:
@@ -187,52 +185,63 @@ def _must_be_writable(folder: Path) -> None:
 # Tables
 
 
-def _analysis_table(analysis: Analysis) -> Table:
-    table = Table(title=f"{analysis.source}", title_justify="left")
-    for name in ("layer", "shape"):
+def _console() -> Console:
+    """As wide as the terminal; wide enough for long names when the output goes to a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for name in left:
         table.add_column(name, overflow="fold")
-    for name in ("alpha", "95 %", "xmin", "D", "tail", "stable rank", "norm", "weights' alpha"):
-        table.add_column(name, justify="right")
-    for layer in analysis.layers:
-        fit = layer.spectrum
-        if isinstance(fit, NoFit):
-            numbers = [f"no fit: {fit.reason}", "", "", "", ""]
-        else:
-            numbers = [
-                f"{fit.alpha:.2f}",
-                f"{fit.low:.2f} - {fit.high:.2f}",
-                f"{fit.xmin:.3g}",
-                f"{fit.D:.3f}",
-                str(fit.n_tail),
-            ]
-        table.add_row(
-            layer.name,
-            "x".join(map(str, layer.shape)),
-            *numbers,
-            f"{layer.stable_rank:.2f}",
-            f"{layer.spectral_norm:.3g}",
-            _short(layer.entries),
-        )
+    for name in right:
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 
-def _short(fit: PowerLawFit | NoFit) -> str:
+def _print_analysis(console: Console, analysis: Analysis) -> None:
+    columns = ("alpha [95 %]", "xmin", "D", "tail", "stable rank", "norm", "weights' alpha")
+    table = _table(escape(analysis.source), ("layer", "shape"), columns)
+    refused = []
+    for layer in analysis.layers:
+        fit = layer.spectrum
+        numbers = ["", "", ""]
+        if isinstance(fit, PowerLawFit):
+            numbers = [f"{fit.xmin:.3g}", f"{fit.D:.3f}", str(fit.n_tail)]
+        table.add_row(
+            escape(layer.name),
+            "x".join(map(str, layer.shape)),
+            _exponent(fit),
+            *numbers,
+            f"{layer.stable_rank:.2f}",
+            f"{layer.spectral_norm:.3g}",
+            _exponent(layer.entries),
+        )
+        for what, tail in (("spectrum", fit), ("weights", layer.entries)):
+            if isinstance(tail, NoFit):
+                refused.append(f"{layer.name}: no fit of the {what}: {tail.reason}")
+    console.print(table)
+    for line in refused:
+        console.print(line, markup=False)
+    for skipped in analysis.skipped:
+        shape = "x".join(map(str, skipped.shape)) or "1"
+        console.print(f"not analyzed: {skipped.name} ({shape}): {skipped.reason}", markup=False)
+
+
+def _exponent(fit: PowerLawFit | NoFit) -> str:
     if isinstance(fit, NoFit):
-        return f"no fit: {fit.reason}"
-    return f"{fit.alpha:.2f} [{fit.low:.2f}, {fit.high:.2f}]"
+        return "-"
+    return escape(f"{fit.alpha:.2f} [{fit.low:.1f}, {fit.high:.1f}]")
 
 
 def _stage_table(compression: demo.Compression) -> Table:
-    table = Table(title="size against error", title_justify="left")
-    for name in ("network", "stage", "counted as"):
-        table.add_column(name)
-    for name in ("bytes", "non-zeros", "train error", "test error"):
-        table.add_column(name, justify="right")
+    columns = ("bytes", "non-zeros", "train error", "test error")
+    table = _table("size against error", ("network", "stage"), columns)
     for stage in compression.stages:
         table.add_row(
             stage.network,
             stage.stage,
-            stage.how,
             f"{stage.bytes:,}",
             f"{stage.nonzeros:,}",
             f"{stage.train_error:.2%}",
@@ -248,14 +257,15 @@ def _certificate_table(certificate: Certificate) -> Table:
         ("kl and Hoeffding forms", f"{round_up(bounds.kl)}, {round_up(bounds.hoeffding)}"),
         ("holds with probability", f"{1 - certificate.delta:g}"),
         ("errors in training data", f"{certificate.errors} of {certificate.n}"),
-        ("code length", f"{certificate.code.total:.1f} bits"),
+        ("code length", f"{math.ceil(certificate.code.total - 1e-6):,} bits"),
         ("error of the majority guess", f"{certificate.majority_error:.4f}"),
         ("better than guessing", "yes" if certificate.non_vacuous else "no"),
     ]
     if held_out is not None:
         interval = f"{held_out.low:.4f} - {round_up(held_out.high)}"
         rows.append(("held-out error (for information)", f"{held_out.error:.4f} ({interval})"))
-    table = Table(title="certificate", title_justify="left", show_header=False)
+    table = _table("certificate", ("", ""), ())
+    table.show_header = False
     for row in rows:
         table.add_row(*row)
     return table

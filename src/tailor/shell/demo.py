@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -90,7 +91,7 @@ class Point:
         bytes: Length of the coded stream.
         train_error: Share of errors on the training examples.
         test_error: Share of errors on the held-out examples.
-        risk_bound: Occam bound of this file.
+        risk_bound: Occam bound of this file, choices paid.
         chosen: Whether it has the smallest bound of its network.
     """
 
@@ -111,7 +112,8 @@ class Compression:
     Attributes:
         stages: The chosen file of each network, stage by stage.
         frontier: Every file that was made.
-        polish: The bound before the local search and after each of its sweeps.
+        polish: The bound before the local search, after each of its sweeps (by the ideal code
+            length), and of the file at the end.
         provenance: Versions, seed and settings.
     """
 
@@ -313,7 +315,7 @@ class _Demo:
             bytes=length,
             train_error=train_error,
             test_error=test_error,
-            risk_bound=occam(errors, len(self.data), 8.0 * length, DELTA).binomial,
+            risk_bound=self._bound(errors, length),
             chosen=False,
         )
 
@@ -356,7 +358,7 @@ class _Demo:
 
     def _polish(self, small: CompressedModel) -> tuple[CompressedModel, list[float]]:
         task = self.bar.add_task(f"polish    {HEAVY}", total=SWEEPS)
-        bounds = [self._bound(small)]
+        bounds = [self._bound_of(small)]
 
         def watch(bound: float) -> None:
             bounds.append(bound)
@@ -367,17 +369,22 @@ class _Demo:
             build=DIGITS.build,
             data=self.data,
             delta=DELTA,
+            choices=CHOICES,
             sweeps=SWEEPS,
             error=DIGITS.error,
             seed=self.seed,
             watch=watch,
         )
         self.bar.update(task, completed=SWEEPS)
-        return better, bounds
+        return better, [*bounds, self._bound_of(better)]
 
-    def _bound(self, small: CompressedModel) -> float:
-        errors = int(DIGITS.error(small.into(DIGITS.build), self.data).sum())
-        return occam(errors, len(self.data), 8.0 * len(small.stream), DELTA).binomial
+    def _bound_of(self, file: CompressedModel) -> float:
+        errors = int(DIGITS.error(file.into(DIGITS.build), self.data).sum())
+        return self._bound(errors, len(file.stream))
+
+    def _bound(self, errors: int, length: int) -> float:
+        """The Occam bound for so many errors and bytes, with the choices paid."""
+        return occam(errors, len(self.data), 8 * length + math.log2(CHOICES), DELTA).binomial
 
     def _errors(self, model: nn.Module) -> tuple[float, float]:
         """Shares of errors on training and held-out examples."""

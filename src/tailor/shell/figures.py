@@ -571,7 +571,7 @@ def _mark(
         "meta": row,
         "y": [row, row],
         "x": [_short(100 * value), _short(100 * (value if right is None else right))],
-        "text": ["", f"\u00a0\u00a0{show(value, 1)}\u00a0\u00a0"],
+        "text": ["", f"\u00a0\u00a0\u00a0{show(value, 1)}\u00a0\u00a0"],
         "textposition": "middle left" if value > 0.8 else "middle right",
         "cliponaxis": False,
         "marker": {

@@ -34,15 +34,28 @@
     }
   }
 
+  // One figure at a time, so that the page answers between two of them.
+  const waiting = new Set();
+  function drawNext() {
+    for (const plot of waiting) {
+      waiting.delete(plot);
+      if (!seen.has(plot)) continue;
+      if (drawn.has(plot)) Plotly.Plots.resize(plot);
+      else draw(plot);
+      break;
+    }
+    if (waiting.size) setTimeout(drawNext);
+  }
+
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
         if (isIntersecting) {
           seen.add(target);
-          if (drawn.has(target)) Plotly.Plots.resize(target);
-          else draw(target);
+          waiting.add(target);
         } else seen.delete(target);
       }
+      if (waiting.size) setTimeout(drawNext);
     },
     { rootMargin: "300px" }
   );

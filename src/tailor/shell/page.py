@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -28,7 +28,7 @@ OPEN_LAYERS = 3  # with more matrices only the first is open
 CARRIED = ("seed", "tailor", "torch")  # columns of history.csv that repeat the provenance
 
 FIT_HEAD = ["matrix", "network", "α", "95 % interval", "kind", "tail index α − 1"]
-FIT_HEAD += ["standard error", "xmin", "xmax", "D", "values in tail"]
+FIT_HEAD += ["std. error", "xmin", "xmax", "D", "values in tail"]
 
 Row = Sequence[str]
 Record = TypeVar("Record")
@@ -178,7 +178,7 @@ def _result_without_certificate(found: Results) -> str:
     if found.analyses is not None:
         count = len(figures.layer_names(found.analyses))
         names = " and ".join(_escape(one.source) for one in found.analyses.analyses)
-        return f"{count:,} {'matrix' if count == 1 else 'matrices'} of <b>{names}</b>"
+        return f"{_matrices(count)} of <b>{names}</b>"
     return "Results without a certificate"
 
 
@@ -292,21 +292,19 @@ class _Stage:
     # Analyze
 
     def analyze(self, analyses: Analyses) -> str:
-        groups = [
-            (
-                name,
-                [(a.source, la) for a in analyses.analyses for la in a.layers if la.name == name],
-            )
-            for name in figures.layer_names(analyses)
-        ]
+        by_name: dict[str, list[tuple[str, LayerAnalysis]]] = {}
+        for analysis in analyses.analyses:
+            for one in analysis.layers:
+                by_name.setdefault(one.name, []).append((analysis.source, one))
+        groups = list(by_name.items())
         parts = [
             "<p>Every weight matrix is measured without data: the eigenvalues of WᵀW (squared "
             "singular values) and the sizes of its weights. A straight line on these log-log axes "
             "is a power law, p(x) ~ x<sup>−α</sup>. A small α is a heavy tail.</p>",
             _reading(self._comparison(groups)),
             "<p>Any sample gets an exponent, also one without a power law. D says how far the "
-            "fitted tail is from the data; 0 is perfect. An asymptotic interval takes xmin as given and is somewhat too "
-            "short.</p>",
+            "fitted tail is from the data; 0 is perfect. An asymptotic interval takes xmin as "
+            "given and is somewhat too short.</p>",
         ]
         if len(groups) > OPEN_LAYERS:
             parts.append(self._overview(analyses))
@@ -329,7 +327,7 @@ class _Stage:
                     pairs.append(sorted(fits, key=lambda pair: pair[1].alpha))
             apart = [a for a, b in pairs if a[1].high < b[1].low]
             heavier = {name for name, _ in apart}
-            of = f"{len(apart)} of {len(pairs)} {'matrix' if len(pairs) == 1 else 'matrices'}"
+            of = f"{len(apart)} of {_matrices(len(pairs))}"
             if len(heavier) == 1:
                 name = self.name(heavier.pop())
                 said.append(f"Tail of the {noun}: heavier in {name}, intervals apart in {of}.")
@@ -445,9 +443,9 @@ class _Stage:
         certificate = self.found.certificate
         return (
             "<p>Small weights are cut, the rest is retrained, rounded to a few levels and "
-            "entropy-coded. Each mark is a real file: it was decoded, and its errors were "
-            "counted. The chosen file has the smallest bound; held-out examples play no part in "
-            "the choice.</p>"
+            "entropy-coded. Each mark of the first two figures is a real file: it was decoded, and "
+            "its errors were counted. The chosen file has the smallest bound; held-out examples "
+            "play no part in the choice.</p>"
             + _reading(self._shrinking(compression))
             + _pairs(
                 _figure(
@@ -494,7 +492,7 @@ class _Stage:
             before, after = compression.polish[0], compression.polish[-1]
             line = (
                 f"Polishing the file took the bound from {percent_up(before)} to "
-                f"{percent_up(after)}"
+                f"{percent_up(after)}, by the search's own count"
             )
             said.append(line + self._polish_cost(compression.stages))
         return said
@@ -568,7 +566,9 @@ class _Stage:
         if not compression.polish:
             return ""
         rows = [[_count(i), _bound(bound)] for i, bound in enumerate(compression.polish)]
-        table = _table("Bound after each sweep; 0 is before", ["sweep", "bound"], rows)
+        table = _table(
+            "Bound as the search counts it, after each sweep; 0 is before", ["sweep", "bound"], rows
+        )
         return _closed("Polishing", table)
 
     # Certify
@@ -742,7 +742,7 @@ def _table(
 def _fit_cells(fit: PowerLawFit | NoFit) -> list[str]:
     """The fit in the columns of ``FIT_HEAD``, or its refusal."""
     if isinstance(fit, NoFit):
-        return [f"no fit: {_escape(fit.reason)}", *["–"] * 7, f"– of {_count(fit.n)}"]
+        return ["no fit", *["–"] * 7, f"0 of {_count(fit.n)}: {_escape(fit.reason)}"]
     return [
         _number(fit.alpha),
         f"[{_number(fit.low)}, {_number(fit.high)}]",
@@ -778,17 +778,10 @@ def _lines(layers: Sequence[tuple[str, LayerAnalysis]], of: str) -> str:
     for _, one in layers:
         drawn += [value**2 for value in one.singular_values] if of == "spectrum" else one.survival.x
     decades = figures.DECADES[of]
-    if any(0 < value < max(drawn) / 10**decades for value in drawn):
+    least = max(drawn, default=0.0) / 10**decades
+    if any(0 < value < least for value in drawn):
         said += f" Values below 10<sup>−{decades}</sup> of the largest are left of the axis."
     return said
-
-
-def _order(rows: Sequence[Row]) -> Callable[[Row], int]:
-    """Rows of one matrix stand together, in the order in which matrices were met."""
-    places: dict[str, int] = {}
-    for row in rows:
-        places.setdefault(row[0], len(places))
-    return lambda row: places[row[0]]
 
 
 def _number(value: float) -> str:
@@ -809,6 +802,10 @@ def _share(value: float, *, down: bool = False) -> str:
 def _bound(value: float) -> str:
     """A bound is shown rounded up, never down."""
     return f'<data value="{value!r}">{percent_up(value, 2)}</data>'
+
+
+def _matrices(count: int) -> str:
+    return f"{count:,} {'matrix' if count == 1 else 'matrices'}"
 
 
 def _points(difference: float) -> str:

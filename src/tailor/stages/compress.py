@@ -471,12 +471,10 @@ def _retrain_held(
         for name in held:
             module, attribute = _owner(model, name)
             parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
-    for name, weights in _matrices(model).items():
-        if not bool(torch.isfinite(weights).all()):
-            raise NonFinite(f"retraining left NaN or infinite weights in {name}; lower its rate")
+    _matrices(model, "retraining made them so; lower its learning rate")
 
 
-def _matrices(model: nn.Module) -> dict[str, Tensor]:
+def _matrices(model: nn.Module, why: str = "nothing was compressed") -> dict[str, Tensor]:
     """Detached copies of the matrices, by their key in the state dict."""
     if any(parametrize.is_parametrized(part) for part in model.modules()):
         raise UsageError(
@@ -492,7 +490,7 @@ def _matrices(model: nn.Module) -> dict[str, Tensor]:
             )
         tensor = layer.load().detach()
         if not bool(torch.isfinite(tensor).all()):
-            raise NonFinite(f"{layer.name} holds NaN or infinite weights; nothing was compressed")
+            raise NonFinite(f"{layer.name} holds NaN or infinite weights; {why}")
         named[layer.key] = tensor.cpu().clone()
     return named
 

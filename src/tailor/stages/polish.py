@@ -4,6 +4,7 @@ The Occam bound holds for all files of one code at once, so searching for the fi
 smallest bound costs nothing.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ def polish(
     build: Callable[[], nn.Module],
     data: Data,
     delta: float = 0.05,
+    choices: int = 1,
     sweeps: int = 3,
     error: ErrorCount = zero_one,
     seed: int = 0,
@@ -44,17 +46,19 @@ def polish(
         build: As for ``certify``.
         data: As for ``certify``.
         delta: As for ``certify``.
+        choices: As for ``certify``.
         sweeps: At most this many; the search ends when a sweep changes nothing.
         error: As for ``certify``.
         seed: Of the random order.
-        watch: Called with the bound after each sweep.
+        watch: Called with the bound after each sweep, by the ideal code length (whole bytes
+            come at the end).
 
     Returns:
         A file whose bound is at most that of ``small``.
     """
-    if sweeps < 0:
-        raise UsageError(f"sweeps must not be negative, but is {sweeps}")
-    search = _Search(small, build, data, delta, error)
+    if sweeps < 0 or choices < 1:
+        raise UsageError(f"needs sweeps >= 0 and choices >= 1, but got {sweeps} and {choices}")
+    search = _Search(small, build, data, delta, choices, error)
     generator = np.random.default_rng(seed)
     for _ in range(sweeps):
         changed = search.sweep(generator)
@@ -75,12 +79,14 @@ class _Search:
         build: Callable[[], nn.Module],
         data: Data,
         delta: float,
+        choices: int,
         error: ErrorCount,
     ) -> None:
         self.small, self.build = small, build
         self.model = small.into(build).to(torch.float64).eval()
         wide = data.x.to(torch.float64) if data.x.is_floating_point() else data.x
         self.data, self.delta, self.error = replace(data, x=wide), delta, error
+        self.paid = math.log2(choices)
         self.grids = small.grids()
         self.tensors: dict[str, Tensor] = dict(self.model.state_dict())
         self.lengths = {name: sum(parts.values()) for name, parts in small.code_length().items()}
@@ -90,7 +96,9 @@ class _Search:
     def sweep(self, generator: np.random.Generator) -> int:
         """Try every candidate once; returns how many changes were kept."""
         before = self.changes
-        places = [(name, i) for name, grid in self.grids.items() for i in _places(grid.levels)]
+        places = [
+            (name, i) for name, grid in self.grids.items() for i in _places(grid.levels).tolist()
+        ]
         for at in generator.permutation(len(places)):
             name, index = places[at]
             for level in list(_alternatives(int(self.grids[name].levels.flat[index]))):
@@ -101,7 +109,8 @@ class _Search:
     def bound_of(self, file: CompressedModel) -> float:
         """The bound of a file, by its measured length."""
         errors = int(self.error(file.into(self.build), self.data).sum())
-        return occam(errors, len(self.data), 8 * len(file.stream), self.delta).binomial
+        bits = 8 * len(file.stream) + self.paid
+        return occam(errors, len(self.data), bits, self.delta).binomial
 
     def packed(self) -> CompressedModel:
         """The current network as a file, without dead units and with live ones first."""
@@ -118,7 +127,7 @@ class _Search:
         flat = self.tensors[name].view(-1)
         flat[index] = level * grid.step
         errors = self._errors()
-        allowed = self.allowed[errors] if errors < len(self.allowed) else -1.0
+        allowed = self._allowed(errors)
         grid.levels.flat[index] = level
         length = sum(code_length(grid).values()) if allowed > 0 else 0.0
         if allowed > 0 and self.total - self.lengths[name] + length < allowed:
@@ -135,11 +144,16 @@ class _Search:
 
     def _settle(self, errors: int) -> None:
         """Take the present network as the one to beat."""
-        n = len(self.data)
-        self.total = sum(self.lengths.values())
-        self.bound = occam(errors, n, self.total, self.delta).binomial
-        most = min(n, errors + 64)  # no shorter code makes up for more errors than that
-        self.allowed = [bits_allowed(count, n, self.bound, self.delta) for count in range(most)]
+        self.total = sum(self.lengths.values()) + self.paid
+        self.bound = occam(errors, len(self.data), self.total, self.delta).binomial
+        self.known: dict[int, float] = {}
+
+    def _allowed(self, errors: int) -> float:
+        """Longest code that beats the present bound with so many errors."""
+        if errors not in self.known:
+            n = len(self.data)
+            self.known[errors] = bits_allowed(errors, n, self.bound, self.delta)
+        return self.known[errors]
 
 
 def _places(levels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "k"]:

@@ -15,7 +15,7 @@ class Penalty(ABC):
     """A term that is added to the loss, summed over the matrices of the model."""
 
     @abstractmethod
-    def __call__(self, matrices: Iterable[Float[Tensor, "rows cols"]]) -> Float[Tensor, ""]:
+    def __call__(self, matrices: Iterable[Float[Tensor, "_ _"]]) -> Float[Tensor, ""]:
         """The penalty of these matrices; differentiable."""
 
 
@@ -45,7 +45,7 @@ class StudentPrior(Penalty):
                 f"{self.coefficient}, {self.tail_index} and {self.scale}"
             )
 
-    def __call__(self, matrices: Iterable[Float[Tensor, "rows cols"]]) -> Float[Tensor, ""]:
+    def __call__(self, matrices: Iterable[Float[Tensor, "_ _"]]) -> Float[Tensor, ""]:
         """See ``Penalty.__call__``."""
         inner = 1 / (self.tail_index * self.scale**2)
         logs = [torch.log1p(inner * w * w).sum() for w in matrices]

@@ -70,12 +70,12 @@ class View(ABC):
     """How a weight tensor is seen as matrices; every spectral number depends on it."""
 
     @abstractmethod
-    def split(self, tensor: Shaped[Tensor, "out *rest"]) -> list[Shaped[Tensor, "rows cols"]]:
+    def split(self, tensor: Shaped[Tensor, "out *rest"]) -> list[Shaped[Tensor, "_ _"]]:
         """The matrices of a tensor."""
 
     @abstractmethod
     def join(
-        self, matrices: list[Shaped[Tensor, "rows cols"]], shape: tuple[int, ...]
+        self, matrices: list[Shaped[Tensor, "_ _"]], shape: tuple[int, ...]
     ) -> Shaped[Tensor, "out *rest"]:
         """The tensor of given shape whose matrices these are; inverse of ``split``."""
 
@@ -84,12 +84,12 @@ class View(ABC):
 class Flattened(View):
     """One matrix of shape (outputs, inputs x kernel positions)."""
 
-    def split(self, tensor: Shaped[Tensor, "out *rest"]) -> list[Shaped[Tensor, "rows cols"]]:
+    def split(self, tensor: Shaped[Tensor, "out *rest"]) -> list[Shaped[Tensor, "_ _"]]:
         """The tensor with all axes but the first flattened."""
         return [tensor.reshape(tensor.shape[0], -1)]
 
     def join(
-        self, matrices: list[Shaped[Tensor, "rows cols"]], shape: tuple[int, ...]
+        self, matrices: list[Shaped[Tensor, "_ _"]], shape: tuple[int, ...]
     ) -> Shaped[Tensor, "out *rest"]:
         """The single matrix in the given shape."""
         return matrices[0].reshape(shape)
