@@ -69,7 +69,7 @@ def test_search_for_xmin_is_exact(seed, n, alpha, body):
     fit = Clauset(min_tail=10, min_fraction=0.0).fit(values)
     distance, start, exponent = brute_force(values, 10)
     assert isinstance(fit, PowerLawFit)
-    assert fit.D == pytest.approx(distance, abs=1e-12)
+    assert pytest.approx(distance, abs=1e-12) == fit.D
     assert (fit.n_tail, fit.alpha) == (n - start, pytest.approx(exponent, rel=1e-9))
 
 
@@ -97,13 +97,6 @@ def test_order_zeros_and_negative_values_do_not_matter():
     values = sample(6, 200, 2.5)
     shuffled = np.random.default_rng(0).permutation(np.concatenate([values, np.zeros(50), -values]))
     assert Clauset().fit(shuffled) == Clauset().fit(values)
-
-
-def test_values_that_are_zero_up_to_rounding_are_left_out():
-    values = sample(7, 200, 2.5)
-    rounding = np.full(30, values.max() * 1e-18)
-    fit = Clauset().fit(np.concatenate([values, rounding]))
-    assert fit.n == len(values)
 
 
 def test_largest_keeps_the_largest():
@@ -141,22 +134,19 @@ def test_asymptotic_interval():
         (np.array([]), "0 values, needs 20"),
         (np.arange(1.0, 20.0), "19 values, needs 20"),
         (np.zeros(100), "0 values, needs 20"),
-        (np.ones(100), "all values are equal"),
-        (np.concatenate([np.full(50, 1.0), np.full(50, 2.0)]), None),
+        (np.ones(100), "1 different values, needs 20"),
+        (np.repeat(np.arange(1.0, 5.0), 50), "4 different values, needs 20"),
     ],
 )
 def test_too_little_to_fit_is_an_outcome(values, reason):
     fit = Clauset().fit(values)
-    if reason is None:
-        assert isinstance(fit, PowerLawFit)
-    else:
-        assert fit == NoFit(reason=reason, n=fit.n)
+    assert fit == NoFit(reason=reason, n=int(np.count_nonzero(values)))
 
 
-def test_a_tail_of_equal_values_is_refused():
+def test_a_tail_without_spread_is_never_chosen():
     values = np.concatenate([np.linspace(0.1, 0.2, 30), np.full(40, 5.0)])
     fit = Clauset(min_tail=10, min_fraction=0.0).fit(values)
-    assert isinstance(fit, PowerLawFit)  # longer tails have spread
+    assert isinstance(fit, PowerLawFit)
     assert fit.n_tail > 40
 
 
@@ -166,7 +156,7 @@ def test_a_tail_of_equal_values_is_refused():
         (lambda: Clauset(min_tail=1), "at least 2, but is 1"),
         (lambda: Clauset(min_fraction=1.0), r"in \[0, 1\), but is 1"),
         (lambda: Clauset(bootstrap=-1), "must not be negative"),
-        (lambda: Clauset(largest=10), "below 2 \\* min_tail"),
+        (lambda: Clauset(largest=10), r"below 2 \* min_tail"),
         (lambda: Clauset().fit(np.array([1.0, np.nan])), "finite values"),
     ],
 )

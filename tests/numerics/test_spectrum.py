@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailor.numerics.spectrum import singular_values, stable_rank
+from tailor.numerics.spectrum import eigenvalues, singular_values, stable_rank
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 1000))
@@ -47,3 +47,19 @@ def test_stable_rank_is_scale_free_and_bounded(scale, seed):
     rank = stable_rank(values)
     assert 1 <= rank <= 9
     assert stable_rank(scale * values) == pytest.approx(rank, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_eigenvalues_are_those_of_the_gram_matrix_without_rounding_error(scale):
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(30, 5, dtype=torch.float64, generator=generator)
+    right = torch.randn(5, 12, dtype=torch.float64, generator=generator)
+    matrix = scale * left @ right  # rank 5
+    found = eigenvalues(singular_values(matrix), 30, 12)
+    expected = torch.linalg.eigvalsh(matrix.T @ matrix).flip(0)[:5]
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_a_zero_matrix_has_no_eigenvalues():
+    assert len(eigenvalues(torch.zeros(4, dtype=torch.float64), 4, 9)) == 0
+    assert len(eigenvalues(torch.zeros(0, dtype=torch.float64), 0, 9)) == 0

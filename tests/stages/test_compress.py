@@ -1,5 +1,6 @@
 """Compression: the file is the network, held weights stay, hostile bytes are refused."""
 
+import itertools
 import struct
 import zlib
 
@@ -13,7 +14,6 @@ from torch.nn.utils import parametrizations
 from tailor.errors import NonFinite, PayloadError, UsageError
 from tailor.numerics.coding import Grid
 from tailor.stages.compress import (
-    MAGIC,
     CompressedModel,
     Uniform,
     compress,
@@ -21,6 +21,7 @@ from tailor.stages.compress import (
     gradual,
     pack,
 )
+from tailor.stages.compress.payload import MAGIC
 from tailor.stages.prune import Magnitude
 
 
@@ -132,7 +133,7 @@ def test_quantised_weights_are_held_while_the_rest_adapts():
 
     compress(seeded(mlp), pruner=Magnitude(sparsity=0.5), quantizer=Uniform(top=2), retrain=watch)
     rounds = seen[-3:]  # half, three quarters and nine tenths are on the grid
-    for early, late in zip(rounds, rounds[1:], strict=False):
+    for early, late in itertools.pairwise(rounds):
         for name in early:
             weights = early[name]
             still = weights == late[name]
@@ -165,7 +166,7 @@ def test_uniform_finds_the_least_squares_step():
 def test_gradual_rises_to_the_target(target):
     path = gradual(target)
     assert path[-1] == target
-    assert all(a < b for a, b in zip(path, path[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(path))
 
 
 # The file

@@ -79,7 +79,7 @@ def test_the_end_is_a_local_optimum():
         return occam(errors, 200, bits, 0.05).binomial
 
     best = ideal(grids)
-    for name, levels in grids.items():
+    for levels in grids.values():
         for place in np.flatnonzero(levels).tolist():
             old = levels.flat[place]
             for level in {0, old - 1, old + 1, -old}:

@@ -79,8 +79,9 @@ class Clauset(TailFit):
     only candidates that could still win are computed.
 
     Attributes:
-        min_tail: Least number of values in the tail; below twice this number there is no fit.
-            Tuned by us: with fewer than ten the bootstrap meets tails of one repeated value.
+        min_tail: Least number of values in the tail; with fewer than twice as many different
+            values there is no fit. Tuned by us: with fewer than ten, the bootstrap meets tails
+            of one repeated value.
         min_fraction: Least share of the values in the tail (tuned by us, with min_tail).
         largest: Consider at most this many of the largest values (None: all).
         bootstrap: Replicates for the interval; 0 gives the asymptotic one.
@@ -102,12 +103,14 @@ class Clauset(TailFit):
             raise UsageError("bootstrap must not be negative, nor largest below 2 * min_tail")
 
     def fit(self, values: Float[ndarray, "n"]) -> PowerLawFit | NoFit:
-        """See ``TailFit.fit``; values below n x eps x the largest count as zero."""
+        """See ``TailFit.fit``."""
         x = _positive(values, self.largest)
         if len(x) < 2 * self.min_tail:
             return NoFit(reason=f"{len(x)} values, needs {2 * self.min_tail}", n=len(x))
-        if x[0] == x[-1]:
-            return NoFit(reason="all values are equal", n=len(x))
+        different = 1 + int(np.count_nonzero(np.diff(x)))
+        if different < 2 * self.min_tail:  # a quantised sample is no continuous one
+            reason = f"{different} different values, needs {2 * self.min_tail}"
+            return NoFit(reason=reason, n=len(x))
         least = max(self.min_tail, int(np.ceil(self.min_fraction * len(x))))
         found = _best_tail(x, least)
         if found is None:
@@ -151,13 +154,11 @@ class Clauset(TailFit):
 
 
 def _positive(values: Float[ndarray, "n"], largest: int | None) -> Float[ndarray, "m"]:
-    """Positive values in rising order, without those that are zero up to rounding."""
+    """Positive values in rising order."""
     x = np.asarray(values, dtype=np.float64)
     if not np.isfinite(x).all():
         raise UsageError("a tail fit needs finite values, but some are NaN or infinite")
-    if x.size == 0:
-        return x
-    x = x[x > max(x.max(), 0.0) * x.size * np.finfo(np.float64).eps]
+    x = x[x > 0]
     if largest is not None and x.size > largest:
         x = np.partition(x, x.size - largest)[-largest:]
     return np.sort(x)

@@ -16,6 +16,21 @@ def singular_values(matrix: Float[Tensor, "rows cols"]) -> Float[Tensor, "min_ro
     return values
 
 
+def eigenvalues(
+    values: Float[Tensor, "n"], rows: int, columns: int
+) -> Float[Tensor, "positive"]:
+    """Eigenvalues of the Gram matrix: squared singular values that are not rounding error.
+
+    Those up to max(rows, columns) x eps x the largest are left out. The threshold is relative,
+    so a fit to the rest does not depend on the scale of the matrix.
+    """
+    squares = values.square()
+    if squares.numel() == 0:
+        return squares
+    floor = max(rows, columns) * torch.finfo(squares.dtype).eps
+    return squares[squares > floor * squares[0]]
+
+
 def stable_rank(values: Float[Tensor, "n"]) -> float:
     """Squared Frobenius norm over squared spectral norm; 0 for a zero matrix.
 

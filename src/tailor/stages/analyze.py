@@ -14,7 +14,7 @@ from tailor import records
 from tailor.engine import Engine, Local
 from tailor.errors import NonFinite
 from tailor.numerics.powerlaw import Clauset, NoFit, PowerLawFit, TailFit
-from tailor.numerics.spectrum import singular_values, stable_rank
+from tailor.numerics.spectrum import eigenvalues, singular_values, stable_rank
 from tailor.weights.layer import Flattened, Layer, View
 from tailor.weights.source import Source, read
 
@@ -69,7 +69,8 @@ class LayerAnalysis:
         frobenius_norm: Root of the sum of squares.
         spectral_norm: Largest singular value.
         stable_rank: (Frobenius norm / spectral norm)^2.
-        spectrum: Power law of the eigenvalues (squared singular values), or why not.
+        spectrum: Power law of the eigenvalues (squared singular values, see
+            ``numerics.spectrum.eigenvalues``), or why not.
         entries: Power law of the sizes of the weights, or why not.
         histogram: Of the weights.
         survival: Of the sizes of the weights.
@@ -255,7 +256,7 @@ def _measure(task: _Measurement) -> LayerAnalysis:
         frobenius_norm=float(torch.linalg.vector_norm(values)),
         spectral_norm=float(values[0]),
         stable_rank=stable_rank(values),
-        spectrum=task.spectrum.fit(values.square().numpy()),
+        spectrum=task.spectrum.fit(eigenvalues(values, *matrix.shape).numpy()),
         entries=task.entries.fit(sizes),
         histogram=_histogram(_flat(matrix)),
         survival=_survival(sizes),

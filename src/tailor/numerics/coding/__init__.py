@@ -1,0 +1,38 @@
+"""Sparse quantised tensors to self-delimiting bytes and back, in integer arithmetic only.
+
+One binary arithmetic coder runs through all tensors. Every decision is coded either with a
+fair coin or with an adaptive one (Krichevsky & Trofimov 1981: after c0 zeros and c1 ones, the
+next is a one with probability (c1 + 1/2) / (c0 + c1 + 1)), so no table is transmitted. The
+decoder knows the shapes and types of the tensors and nothing else. No codeword is the
+beginning of another one, hence 2^-(8 x bytes) is a prior over all that can be encoded.
+
+A quantised tensor is seen as a matrix (first axis by the rest) and sent as: step, which rows
+and columns hold anything (optional), which entries of those are not zero, then for each such
+entry its sign and its level. The encoder tries the options and keeps the shortest.
+"""
+
+from tailor.numerics.coding.length import code_length
+from tailor.numerics.coding.stream import MAX_ELEMENTS, decode, encode
+from tailor.numerics.coding.tensors import (
+    DTYPES,
+    MAX_LEVEL,
+    Coded,
+    Grid,
+    Raw,
+    Spec,
+    round_step,
+)
+
+__all__ = [
+    "DTYPES",
+    "MAX_ELEMENTS",
+    "MAX_LEVEL",
+    "Coded",
+    "Grid",
+    "Raw",
+    "Spec",
+    "code_length",
+    "decode",
+    "encode",
+    "round_step",
+]
