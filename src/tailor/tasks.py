@@ -69,8 +69,11 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
     left as it was. An example with a NaN among its scores counts as wrong.
 
     Raises:
+        UsageError: There are no examples.
         TaskError: The model cannot be run on the inputs, or gives no scores by class.
     """
+    if len(data) == 0:
+        raise UsageError("there are no examples to count errors on")
     if not _is_ready(model):
         model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
     x = data.x.to(torch.float64) if data.x.is_floating_point() else data.x

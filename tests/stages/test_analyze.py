@@ -8,17 +8,22 @@ from torch import nn
 
 from tailor import records
 from tailor.engine import Local
-from tailor.errors import NonFinite
+from tailor.errors import NonFinite, UsageError
 from tailor.numerics.powerlaw import Clauset, NoFit, PowerLawFit
 from tailor.stages.analyze import Analyses, analyze
+from tailor.weights.layer import Flattened
 
 
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24), nn.Flatten(), nn.Linear(96, 40), nn.Linear(40, 5)
-        )  # fmt: skip
+            nn.Conv2d(3, 24, 3),
+            nn.BatchNorm2d(24),
+            nn.Flatten(),
+            nn.Linear(96, 40),
+            nn.Linear(40, 5),
+        )
 
 
 def test_every_number_against_numpy():
@@ -116,3 +121,12 @@ def test_low_precision_and_zero_matrices():
     zero = found["zero"]
     assert (zero.stable_rank, zero.zeros, zero.spectral_norm) == (0.0, 1.0, 0.0)
     assert zero.spectrum == NoFit(reason="0 values, needs 20", n=0)
+
+
+def test_a_view_of_several_matrices_is_refused():
+    class Halves(Flattened):
+        def split(self, tensor):
+            return list(tensor.chunk(2))
+
+    with pytest.raises(UsageError, match="splits w into 2 matrices"):
+        analyze({"w": torch.randn(4, 4)}, view=Halves())

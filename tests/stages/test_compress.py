@@ -140,6 +140,19 @@ def test_quantised_weights_are_held_while_the_rest_adapts():
             assert still.double().mean() > 0.45
 
 
+@pytest.mark.parametrize("build", [mlp, lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))])
+def test_a_retrained_network_with_biases_loads(build):
+    small = compress(seeded(build), pruner=Magnitude(sparsity=0.6), retrain=shake)
+    assert list(small.state_dict()) == list(build().state_dict())
+    small.into(build)
+
+
+def test_retrain_is_called_once_for_each_sparsity_and_thrice_for_the_grid():
+    calls = []
+    compress(seeded(mlp), pruner=Magnitude(sparsity=0.9), retrain=calls.append)
+    assert len(calls) == len(gradual(0.9)) + 3
+
+
 def test_a_module_that_fails_in_retraining_is_reported():
     def broken(model):
         with torch.no_grad():
@@ -300,7 +313,7 @@ def test_non_finite_weights_are_refused(value):
     model = seeded(mlp)
     with torch.no_grad():
         model[2].weight[0, 0] = value
-    with pytest.raises(NonFinite, match="2.weight holds NaN or infinite"):
+    with pytest.raises(NonFinite, match=r"2.weight holds NaN or infinite"):
         compress(model)
 
 

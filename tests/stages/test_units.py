@@ -84,3 +84,15 @@ def test_which_pairs_are_chains():
     assert chains(model) == [Chain(incoming="body.0.weight", outgoing="body.2.weight")]
     tanh = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Tanh(), nn.Linear(4, 4))
     assert chains(tanh) == []
+
+
+def test_containers_that_compute_something_else_are_passed_over():
+    class Skip(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) + self[0](x)[:, :2]
+
+    layers = [nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 2)]
+    assert len(chains(nn.Sequential(*layers))) == 1
+    assert chains(Skip(*layers)) == []
+    layers[1].register_forward_hook(lambda *_: None)
+    assert chains(nn.Sequential(*layers)) == []

@@ -24,7 +24,7 @@ class OccamBound:
 
     With probability at least 1 - delta over an i.i.d. sample of size n, for all predictors h
     of a prefix-free code at once, the true 0-1 error of h is at most each of these
-    (Blumer et al. 1987; Langford 2005, theorem 4.6, for the binomial form).
+    (Blumer et al. 1987; Langford 2005 for the binomial form).
 
     Attributes:
         binomial: Inversion of the binomial tail at level delta * 2^-bits: the tightest.

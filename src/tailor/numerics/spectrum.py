@@ -16,9 +16,7 @@ def singular_values(matrix: Float[Tensor, "rows cols"]) -> Float[Tensor, "min_ro
     return values
 
 
-def eigenvalues(
-    values: Float[Tensor, "n"], rows: int, columns: int
-) -> Float[Tensor, "positive"]:
+def eigenvalues(values: Float[Tensor, "n"], rows: int, columns: int) -> Float[Tensor, "positive"]:
     """Eigenvalues of the Gram matrix: squared singular values that are not rounding error.
 
     Those up to max(rows, columns) x eps x the largest are left out. The threshold is relative,

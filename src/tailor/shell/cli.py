@@ -113,7 +113,7 @@ def _demo(parsed: argparse.Namespace) -> int:
 def _analyze(parsed: argparse.Namespace) -> int:
     if parsed.out is not None:
         _must_be_writable(parsed.out)
-    with Progress(console=ERR, transient=True) as bar:
+    with Progress(console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("analyze", total=None)
         found = analyze(
             _source(parsed.source),

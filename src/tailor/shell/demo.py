@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from rich.console import Console
@@ -266,7 +267,7 @@ class _Demo:
             schedule.step()
             steps.append(step)
             if step.number % per_epoch == 0:
-                yield sum(s.loss for s in steps) / per_epoch, steps[-1].penalty
+                yield fmean(s.loss for s in steps), fmean(s.penalty for s in steps)
                 steps = []
 
     def _analyze(self, network: str, model: nn.Module) -> Analysis:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tailor import records
 from tailor.engine import Engine, Local
-from tailor.errors import NonFinite
+from tailor.errors import NonFinite, UsageError
 from tailor.numerics.powerlaw import Clauset, NoFit, PowerLawFit, TailFit
 from tailor.numerics.spectrum import eigenvalues, singular_values, stable_rank
 from tailor.weights.layer import Flattened, Layer, View
@@ -241,7 +241,12 @@ def _measure(task: _Measurement) -> LayerAnalysis:
             f"{layer.name} holds {bad} NaN or infinite values of {tensor.numel()}; "
             "the checkpoint is broken there, use an earlier one"
         )
-    (matrix,) = task.view.split(tensor)
+    matrices = task.view.split(tensor)
+    if len(matrices) != 1:
+        raise UsageError(
+            f"the view splits {layer.name} into {len(matrices)} matrices, but analyze needs one"
+        )
+    matrix = matrices[0]
     values = singular_values(matrix)
     sizes = _flat(matrix.abs())
     return LayerAnalysis(

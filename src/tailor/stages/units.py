@@ -26,10 +26,16 @@ class Chain:
 
 
 def chains(model: nn.Module) -> list[Chain]:
-    """All chains Linear(bias=False) - ReLU - Linear inside ``nn.Sequential`` containers."""
+    """All chains Linear(bias=False) - ReLU - Linear inside ``nn.Sequential`` containers.
+
+    A container that computes something else (a subclass with its own ``forward``, or hooks that
+    could look at the units) is passed over.
+    """
     found: list[Chain] = []
     for prefix, part in model.named_modules():
-        if not isinstance(part, nn.Sequential):
+        if not isinstance(part, nn.Sequential) or type(part).forward is not nn.Sequential.forward:
+            continue
+        if any(child._forward_hooks or child._forward_pre_hooks for child in part):
             continue
         steps = list(part.named_children())
         for (a, first), (_, relu), (b, second) in zip(steps, steps[1:], steps[2:], strict=False):

@@ -18,40 +18,45 @@ MAX_ELEMENTS = 1 << 24  # of all tensors together; the coder is meant for small 
 
 def encode(tensors: Sequence[Coded]) -> bytes:
     """Encode tensors in order; their shapes and types must be known to the decoder."""
-    coder = Encoder()
-    for tensor in tensors:
-        coder.fair(int(isinstance(tensor, Grid)))
-        if isinstance(tensor, Grid):
-            message = _Message.of(tensor)
-            _walk_grid(coder, sides(tensor.levels.shape), message)
-        else:
-            for byte in tensor.data:
-                coder.number(byte, 8)
-    return coder.finish()
+    return _send([_Message.of(t) if isinstance(t, Grid) else t for t in tensors])
 
 
 def decode(data: bytes, specs: Sequence[Spec]) -> list[Coded]:
     """Invert ``encode``.
 
     Raises:
-        PayloadError: The bytes are not exactly what ``encode`` writes for these shapes, or
-            the shapes claim more elements than ``MAX_ELEMENTS``.
+        PayloadError: The bytes are no codeword for these shapes, or the shapes claim more
+            elements than ``MAX_ELEMENTS``.
     """
     claimed = sum(spec.size for spec in specs)
     if claimed > MAX_ELEMENTS:
         raise PayloadError(f"the file claims {claimed} elements, more than {MAX_ELEMENTS} allowed")
     coder = Decoder(data)
-    tensors: list[Coded] = []
+    received: list[_Message | Raw] = []
     for spec in specs:
         if coder.fair():
-            read = _walk_grid(coder, sides(spec.shape), None)
-            tensors.append(Grid(levels=read.matrix.reshape(spec.shape), step=read.step))
+            received.append(_walk_grid(coder, sides(spec.shape), None))
         else:
             length = spec.size * DTYPES[spec.dtype].itemsize
-            tensors.append(Raw(data=bytes(coder.number(None, 8) for _ in range(length))))
-    if encode(tensors) != data:
+            received.append(Raw(data=bytes(coder.number(None, 8) for _ in range(length))))
+    if _send(received) != data:
         raise PayloadError("the stream is damaged: it does not decode and encode to itself")
-    return tensors
+    return [
+        item if isinstance(item, Raw) else item.grid(spec.shape)
+        for item, spec in zip(received, specs, strict=True)
+    ]
+
+
+def _send(items: Sequence["_Message | Raw"]) -> bytes:
+    coder = Encoder()
+    for item in items:
+        coder.fair(int(isinstance(item, _Message)))
+        if isinstance(item, _Message):
+            _walk_grid(coder, (len(item.matrix), item.matrix.shape[1]), item)
+        else:
+            for byte in item.data:
+                coder.number(byte, 8)
+    return coder.finish()
 
 
 @dataclass(slots=True)
@@ -71,6 +76,10 @@ class _Message:
         lengths = [sum(sparse_length(levels, r, c).values()) for r, c in options]
         rows, columns = options[int(np.argmin(lengths))]
         return cls(levels, tensor.step, rows, columns)
+
+    def grid(self, shape: tuple[int, ...]) -> Grid:
+        """The tensor, in its own shape."""
+        return Grid(levels=self.matrix.reshape(shape), step=self.step)
 
 
 def _walk_grid(coder: Coder, sides: tuple[int, int], message: _Message | None) -> _Message:

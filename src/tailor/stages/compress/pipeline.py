@@ -63,7 +63,13 @@ def compress(
     pruner = Magnitude(sparsity=0.9) if pruner is None else pruner
     path = gradual(pruner.sparsity) if retrain else [pruner.sparsity]
     *_, last = frontier(
-        model, path, pruner=pruner, quantizer=quantizer, retrain=retrain, about=about
+        model,
+        path,
+        pruner=pruner,
+        quantizer=quantizer,
+        retrain=retrain,
+        quantize_from=pruner.sparsity,
+        about=about,
     )
     return last.compressed
 
@@ -183,6 +189,7 @@ def _retrain_held(
     """Run the caller's training with some entries held, then leave a plain module behind."""
     if retrain is None:
         return
+    orders = {part: list(part._parameters) for part in model.modules()}
     for name, fixed in held.items():
         module, attribute = _owner(model, name)
         values = getattr(module, attribute).detach().clone()
@@ -193,6 +200,8 @@ def _retrain_held(
         for name in held:
             module, attribute = _owner(model, name)
             parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
+            for key in orders[module]:  # removal put the weight behind the bias
+                module._parameters[key] = module._parameters.pop(key)
     _matrices(model, "retraining made them so; lower its learning rate")
 
 
