@@ -100,14 +100,34 @@ def test_python_compiles(page):
             compile(block.text, page.name, "exec")
 
 
-def test_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
-    """Blocks share one folder and one namespace, so later ones may use what earlier ones made."""
+def test_front_page_runs(tmp_path, monkeypatch):
+    run_from_top_to_bottom(README, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES[2:] if any(b.language == "python" and b.runs for b in blocks(page))],
+    ids=lambda page: page.name,
+)
+def test_guides_run(page, tmp_path, monkeypatch):
+    run_from_top_to_bottom(page, tmp_path, monkeypatch)
+
+
+def run_from_top_to_bottom(page, tmp_path, monkeypatch):
+    """Blocks share one folder and one namespace, so later ones may use what earlier ones made.
+
+    A Python block that begins with a comment such as ``# mytask.py`` is that file. Commands run
+    only in the README: elsewhere they are about files that the reader has.
+    """
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "readme"}
-    for block in filter(lambda block: block.runs, blocks(README)):
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace = {"__name__": page.stem}
+    for block in filter(lambda block: block.runs, blocks(page)):
         if block.language == "python":
-            exec(compile(block.text, "README.md", "exec"), namespace)
-        for arguments in block.commands("tailor"):
+            if named := re.match(r"# (\w+\.py)\n", block.text):
+                Path(named[1]).write_text(block.text, encoding="utf-8")
+            exec(compile(block.text, page.name, "exec"), namespace)
+        for arguments in block.commands("tailor") if page == README else []:
             if arguments[:1] == ["demo"]:  # minutes long; the demo has its own test
                 continue
             answer = tailor(*arguments, folder=tmp_path)

@@ -35,6 +35,9 @@ from tailor.shell import demo
 from tailor.stages.analyze import Histogram, Skipped, Survival
 from tailor.stages.certify import Check, CodeBits, HeldOut
 
+# Strategies build records, and beartype draws at random which items of a tuple it checks.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
 STAGES = [Analyses, Analysis, LayerAnalysis, Histogram, Survival, Skipped, Certificate, CodeBits]
 STAGES += [HeldOut, Verification, Check, OccamBound, PowerLawFit, NoFit, Provenance]
 KINDS = [*STAGES, demo.Compression, demo.Stage, demo.Point, demo.Epoch]
@@ -282,7 +285,7 @@ def test_numbers_too_long_for_python_are_refused(tmp_path):
 def test_deep_nesting_is_refused(tmp_path, depth):
     # Near the limit it is not the parser that fails, but the message that shows the value.
     deep = "[" * depth + "]" * depth
-    with pytest.raises(RecordError, match="must be str|not valid JSON"):
+    with pytest.raises(RecordError, match=r"must be str|not valid JSON"):
         stored(NoFit, f'{{"type": "NoFit", "reason": {deep}, "n": 1}}', tmp_path)
 
 
@@ -328,10 +331,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 @pytest.mark.xfail(strict=True, reason="only OSError removes the file aside")
 def test_a_stopped_write_leaves_nothing_half_written(tmp_path, monkeypatch):
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("stop")
 
     monkeypatch.setattr(os, "fsync", stop)
-    with pytest.raises(KeyboardInterrupt, match=""):
+    with pytest.raises(KeyboardInterrupt, match="stop"):
         save(NOFIT, tmp_path / "record.json")
     assert list(tmp_path.iterdir()) == []
 

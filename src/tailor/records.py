@@ -28,7 +28,8 @@ import torch
 from tailor.errors import OutputError, RecordError
 from tailor.version import __version__
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+# Not recursive by name: beartype, which checks the tests, follows that for two levels only.
+Json: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 Record = TypeVar("Record")
 
 MAX_BYTES = 512 * 2**20  # a record larger than this is not one of ours

@@ -12,6 +12,7 @@ from tailor.numerics.powerlaw import Clauset, PowerLawFit
 from tailor.records import Provenance
 from tailor.shell import figures
 from tailor.shell.demo import Compression, Epoch, Point, Stage
+from tailor.shell.figures import analysis, labels, palette
 from tailor.stages.analyze import Analyses, analyze
 from tailor.stages.certify import Certificate, CodeBits, HeldOut
 
@@ -86,7 +87,7 @@ def compression() -> Compression:
     return Compression(
         stages=tuple(stages),
         frontier=tuple(points),
-        polish=(0.51239, 0.49871),
+        polish=(0.51239, 0.49871, 0.48765, 0.48991),
         provenance=ABOUT,
     )
 
@@ -172,11 +173,11 @@ def test_no_fit_shows_points_alone() -> None:
 
 
 def test_many_eigenvalues_are_thinned_from_largest_to_smallest() -> None:
-    ranks = figures._ranks(10_000)
+    ranks = analysis._ranks(10_000)
     assert ranks[0] == 10_000
     assert ranks[-1] == 1
     assert ranks == sorted(set(ranks), reverse=True)
-    assert len(ranks) <= figures.MOST_POINTS
+    assert len(ranks) <= analysis.MOST_POINTS
 
 
 def test_zero_errors_are_drawn_on_a_linear_axis() -> None:
@@ -196,15 +197,15 @@ def test_zero_errors_are_drawn_on_a_linear_axis() -> None:
     ],
 )
 def test_bounds_are_rounded_up(bound: float, digits: int, shown: str) -> None:
-    assert figures.percent_up(bound, digits) == shown
+    assert labels.percent_up(bound, digits) == shown
 
 
 def test_every_colour_of_a_network_exists_in_the_dark() -> None:
-    for colour in (figures.INK, figures.MUTED, figures.GRID, figures.PAPER):
+    for colour in (palette.INK, palette.MUTED, palette.GRID, palette.PAPER):
         assert colour in figures.DARK
     for colour in COLOURS.values():
         assert colour in figures.DARK
 
 
 def test_names_cannot_use_plotlys_markup_or_templates() -> None:
-    assert figures.plain("<a href='x'>&%{x}") == "&lt;a href='x'&gt;&amp;%&#123;x}"
+    assert labels.plain("<a href='x'>&%{x}") == "&lt;a href='x'&gt;&amp;%&#123;x}"

@@ -99,6 +99,15 @@ def test_a_bound_that_does_not_beat_guessing_is_called_vacuous(tmp_path: Path) -
     assert "The bound is not vacuous" not in text
 
 
+def test_a_bound_of_polishing_says_which_file_it_is_of(report: Path) -> None:
+    (body,) = re.findall(
+        r"<summary>Polishing</summary>.*?<tbody>(.*?)</tbody>", markup(report), flags=re.DOTALL
+    )
+    rows = re.findall(r'<th scope="row">(.*?)</th><td><data value="(.*?)"', body)
+    names = ["before", "after sweep 1", "after sweep 2", "the finished file"]
+    assert rows == list(zip(names, map(repr, compression().polish), strict=True))
+
+
 def hostile() -> Analyses:
     (one, *_) = analyses().analyses
     layers = tuple(replace(la, name=f"{EVIL}{i}") for i, la in enumerate(one.layers))
@@ -206,17 +215,22 @@ def visit(browser: Any, report: Path, size: tuple[int, int], scheme: str = "ligh
 
 
 def draw_all(browser: Any) -> int:
-    """Open every matrix, scroll to every figure and wait for its traces."""
-    from selenium.webdriver.support.ui import WebDriverWait
-
+    """Open every matrix and draw every figure."""
     browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
     plots = browser.find_elements("css selector", ".plot")
     for plot in plots:
-        browser.execute_script(
-            "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot
-        )
-        WebDriverWait(browser, 20).until(lambda _, plot=plot: drawn(browser, plot))
+        draw(browser, plot)
     return len(plots)
+
+
+def draw(browser: Any, plot: Any) -> None:
+    """Scroll to a figure and wait for its traces."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot
+    )
+    WebDriverWait(browser, 20, poll_frequency=0.05).until(lambda _: drawn(browser, plot))
 
 
 def drawn(browser: Any, plot: Any) -> bool:
@@ -287,12 +301,12 @@ def test_colours_follow_the_system_and_the_button(browser: Any, report: Path) ->
         )
         return stroke
 
-    visit(browser, report, DESK, "dark")
-    draw_all(browser)
-    dark = paper(), line()
-    visit(browser, report, DESK, "light")
-    draw_all(browser)
-    light = paper(), line()
+    def seen(scheme: str) -> tuple[str, str]:
+        visit(browser, report, DESK, scheme)
+        draw(browser, browser.find_element("id", "loss"))
+        return paper(), line()
+
+    dark, light = seen("dark"), seen("light")
     assert light[0] != dark[0]
     assert light[1] != dark[1]
     browser.execute_script("document.getElementById('theme').click()")

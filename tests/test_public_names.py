@@ -1,0 +1,136 @@
+"""What `import tailor` offers, and that the import itself changes nothing."""
+
+import inspect
+import json
+import subprocess
+import sys
+import types
+from dataclasses import fields, is_dataclass
+
+import pytest
+
+import tailor
+
+NAMES = [
+    *("read", "analyze", "train", "compress", "frontier", "polish", "certify", "verify", "render"),
+    *("Task", "Data", "DIGITS", "batches", "zero_one", "Engine", "Local", "View", "Flattened"),
+    *("TailFit", "Clauset", "Penalty", "StudentPrior", "Pruner", "Magnitude", "Quantizer"),
+    *("Uniform", "Weights", "Layer", "Other", "Analysis", "Analyses", "LayerAnalysis"),
+    *("PowerLawFit", "NoFit", "Step", "Candidate", "CompressedModel", "Certificate"),
+    *("Verification", "OccamBound", "occam", "Provenance", "save", "load", "__version__"),
+    *("TailorError", "UsageError", "SourceError", "NoMatrices", "NonFinite", "PayloadError"),
+    *("RecordError", "TaskError", "OutputError"),
+]
+OBJECTS = {name: getattr(tailor, name) for name in NAMES}
+CLASSES = {name: value for name, value in OBJECTS.items() if inspect.isclass(value)}
+RECORDS = {name: value for name, value in CLASSES.items() if is_dataclass(value)}
+HEAVY = ["plotly", "rich", "sklearn", "pandas", "scipy", "powerlaw", "matplotlib", "ray"]
+
+
+def test_the_names_are_these():
+    assert sorted(tailor.__all__) == sorted(NAMES)
+    assert len(set(tailor.__all__)) == len(tailor.__all__)
+
+
+def test_there_is_nothing_else():
+    found = vars(tailor) | {"render": tailor.render}  # imported when it is asked for
+    public = {
+        name
+        for name, value in found.items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public | {"__version__"} == set(NAMES)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'tailor' has no attribute 'rendr'"):
+        _ = tailor.rendr
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("DIGITS", "__version__")])
+def test_everything_explains_itself(name):
+    own = vars(OBJECTS[name]).get("__doc__") if name in CLASSES else OBJECTS[name].__doc__
+    assert own
+    # A dataclass without a docstring gets its signature for one.
+    assert not own.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_field_is_explained_and_named_when_given(name):
+    for field in fields(RECORDS[name]):
+        assert field.kw_only
+        assert f"{field.name}:" in RECORDS[name].__doc__
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_records_are_frozen_and_slotted(name):
+    assert RECORDS[name].__dataclass_params__.frozen
+    assert "__slots__" in vars(RECORDS[name])
+
+
+@pytest.mark.parametrize("name", [n for n, c in CLASSES.items() if issubclass(c, Exception)])
+def test_every_refusal_is_a_tailor_error(name):
+    assert issubclass(CLASSES[name], tailor.TailorError)
+
+
+def test_a_refusal_has_its_place_in_the_tree():
+    assert issubclass(tailor.UsageError, ValueError)
+    assert issubclass(tailor.NoMatrices, tailor.SourceError)
+    assert issubclass(tailor.NonFinite, tailor.SourceError)
+    branches = ["SourceError", "PayloadError", "RecordError", "TaskError", "OutputError"]
+    for one in branches:
+        for other in branches:
+            assert issubclass(CLASSES[one], CLASSES[other]) == (one == other)
+
+
+SNAPSHOT = """
+import json, locale, logging, os, random, signal, sys, warnings
+import numpy, torch, safetensors, jaxtyping  # what tailor stands on may do as it likes
+
+def state():
+    return {
+        "dtype": str(torch.get_default_dtype()),
+        "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch random": torch.get_rng_state().tolist(),
+        "numpy random": str(numpy.random.get_state()),
+        "numpy errors": numpy.geterr(),
+        "random": str(random.getstate()),
+        "warnings": str(warnings.filters),
+        "logging": [str(logging.root.handlers), logging.root.level],
+        "hook": str(sys.excepthook),
+        "path": sys.path,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": [os.umask(0o22), os.umask(0o22)],
+        "interrupt": str(signal.getsignal(signal.SIGINT)),
+        "recursion": sys.getrecursionlimit(),
+        "locale": locale.setlocale(locale.LC_ALL),
+    }
+
+before = state()
+import tailor
+after = state()
+print(json.dumps({"before": before, "after": after, "modules": list(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    """The state of a fresh process before and after `import tailor`."""
+    command = [sys.executable, "-W", "error", "-c", SNAPSHOT]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    return json.loads(answer.stdout)
+
+
+def test_the_import_leaves_the_process_as_it_was(snapshot):
+    assert snapshot["after"] == snapshot["before"]
+
+
+@pytest.mark.parametrize("package", [*HEAVY, "tailor.shell"])
+def test_the_import_does_not_bring(snapshot, package):
+    assert "tailor" in snapshot["modules"]
+    assert package not in snapshot["modules"]
