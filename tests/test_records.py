@@ -289,7 +289,6 @@ def test_deep_nesting_is_refused(tmp_path, depth):
         stored(NoFit, f'{{"type": "NoFit", "reason": {deep}, "n": 1}}', tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="json.loads keeps the last of two equal keys")
 def test_a_field_that_stands_twice_is_refused(tmp_path):
     # A reader would see the first value, and tailor would check the last.
     with pytest.raises(RecordError, match="n stands twice"):
@@ -313,7 +312,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
 # Writing
 
 
-@pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])
+@pytest.mark.parametrize("step", ["replace", "fsync"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
     path = save(NOFIT, tmp_path / "record.json")
     before = path.read_bytes()
@@ -328,7 +327,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.xfail(strict=True, reason="only OSError removes the file aside")
 def test_a_stopped_write_leaves_nothing_half_written(tmp_path, monkeypatch):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt("stop")

@@ -60,8 +60,11 @@ class Local(Engine):
             futures: dict[int, Future[Result]] = {
                 i: pool.submit(function, tasks[i]) for i in longest_first
             }
-            for i in range(len(tasks)):
-                yield futures.pop(i).result()
+            try:
+                for i in range(len(tasks)):
+                    yield futures.pop(i).result()
+            finally:  # after a failure, what has not begun need not begin
+                pool.shutdown(cancel_futures=True)
 
 
 def _one_thread() -> None:

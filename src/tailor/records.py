@@ -12,10 +12,11 @@ import json
 import math
 import os
 import platform
+import secrets
 import sys
-import tempfile
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -186,7 +187,9 @@ def load(kind: type[Record], path: str | os.PathLike[str]) -> Record:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise RecordError(f"{path} is larger than {MAX_BYTES} bytes: not a tailor record")
-        value = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        value = json.loads(
+            path.read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_once
+        )
         return from_json(kind, value)
     except FileNotFoundError:
         raise RecordError(f"there is no file {path}") from None
@@ -203,33 +206,36 @@ def write(path: str | os.PathLike[str], data: bytes) -> Path:
         OutputError: The folder cannot be made or written.
     """
     path = Path(path)
-    aside = None
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o666 & ~_umask())
         os.replace(aside, path)
-    except OSError as error:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}); choose another folder with --out"
+            f"{path} cannot be written ({getattr(error, 'strerror', None) or error}); "
+            "choose another folder with --out"
         ) from error
+    finally:
+        with suppress(OSError, ValueError):
+            aside.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """An object whose keys all differ: of two equal ones, readers might see different values."""
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"{name} stands twice in one object")
+    return dict(pairs)
 
 
 def _pretty(value: Json, indent: str = "") -> str:

@@ -49,7 +49,7 @@ class Data:
         """SHA-256 of types, shapes and values."""
         hashed = hashlib.sha256()
         for tensor in (self.x, self.y):
-            array = tensor.detach().cpu().contiguous()
+            array = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
             hashed.update(f"{array.dtype} {tuple(array.shape)};".encode())
             hashed.update(array.flatten().view(torch.uint8).numpy().tobytes())
         return hashed.hexdigest()
@@ -80,16 +80,19 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
     try:
         with torch.no_grad():
             scores = model(x)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise TaskError(f"the network cannot be run on the data: {error}") from error
+    except Exception as error:  # a user's network can fail in any way
+        raise TaskError(f"the network cannot be run on the data: {_said(error)}") from error
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(data):
         raise TaskError("the network must return one row of class scores for each example")
+    if not scores.is_floating_point():
+        raise TaskError(f"class scores must be floating point, but are {scores.dtype}")
     if int(data.y.max()) >= scores.shape[1]:
         raise TaskError(
             f"the data hold class {int(data.y.max())}, but the network scores {scores.shape[1]}"
         )
-    own = scores.gather(1, data.y[:, None])
-    rivals = scores.scatter(1, data.y[:, None], -torch.inf).amax(dim=1, keepdim=True)
+    y = data.y.long()[:, None]
+    own = scores.gather(1, y)
+    rivals = scores.scatter(1, y, -torch.inf).amax(dim=1, keepdim=True)
     return ~(own > rivals).squeeze(1)
 
 
@@ -139,8 +142,10 @@ def find(name: str) -> Task:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module can fail in any way
-        raise TaskError(f"the module {module_name} of the task does not import: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module can fail in any way
+        raise TaskError(
+            f"the module {module_name} of the task does not import: {_said(error)}"
+        ) from error
     task = getattr(module, attribute, None)
     if not isinstance(task, Task):
         raise TaskError(
@@ -148,6 +153,10 @@ def find(name: str) -> Task:
             f"write {attribute} = tailor.Task(name=..., build=..., train=...) there"
         )
     return task
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 # scikit-learn's digits: 1,797 images of 8 x 8 pixels, 10 classes

@@ -119,7 +119,6 @@ def test_a_parallel_model_has_the_names_of_the_plain_one():
     assert names(read(nn.DataParallel(plain))) == names(read(plain)) == ["0.weight"]
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="lazy parameters are not refused")
 def test_a_lazy_module_is_refused():
     with pytest.raises(TailorError, match="weight"):
         read(nn.Sequential(nn.Linear(4, 3), nn.LazyLinear(2)))
@@ -371,7 +370,7 @@ def test_a_folder_with_one_checkpoint_gives_that(tmp_path):
 def test_one_name_in_two_files_is_refused(tmp_path):
     save_file({"a": W}, tmp_path / "1.safetensors")
     save_file({"a": W}, tmp_path / "2.safetensors")
-    with pytest.raises(SourceError, match="the name a is stored in two files; name one file"):
+    with pytest.raises(SourceError, match=r"two files in .* hold the name a; name one file"):
         read(tmp_path)
 
 

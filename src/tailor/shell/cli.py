@@ -6,8 +6,10 @@ Exit codes: 0 done, 1 the answer is no, 2 misuse (one clear sentence; ``--debug`
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -24,14 +26,26 @@ from tailor.shell import demo
 from tailor.shell.page import render
 from tailor.stages.analyze import Analyses, Analysis, analyze
 from tailor.stages.certify import Certificate, Verification, verify
-from tailor.stages.compress import CompressedModel
+from tailor.stages.compress import CompressedModel, read_bytes
 from tailor.tasks import find
 from tailor.version import __version__
 from tailor.weights.source import Source
 
 DONE, NO, MISUSE = 0, 1, 2
 
-ERR = Console(stderr=True, highlight=False)
+
+class Screen(Console):
+    """A console that shows names as they are, and lets ``main`` know that its reader has gone."""
+
+    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
+        super().__init__(stderr=stderr, width=width, highlight=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Rich would exit with 1, which means "the answer is no"."""
+        raise BrokenPipeError
+
+
+ERR = Screen(stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,12 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
+        sys.stdout.flush()
     except TailorError as error:
         return _refuse(str(error), parsed.debug)
     except KeyboardInterrupt:
         return _refuse("stopped by the keyboard; nothing half-written was left", parsed.debug)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+    except BrokenPipeError:  # the reader of our output has gone, which is no failure
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
         hint = "this is a defect of tailor; run again with --debug and report what it shows"
@@ -106,7 +122,7 @@ def _demo(parsed: argparse.Namespace) -> int:
         _print_analysis(console, analysis)
     console.print(_stage_table(outcome.compression))
     console.print(_certificate_table(outcome.certificate))
-    console.print(f"report: {page}", soft_wrap=True)
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
     return DONE
 
 
@@ -119,7 +135,9 @@ def _analyze(parsed: argparse.Namespace) -> int:
             _source(parsed.source),
             engine=Local(workers=parsed.workers),
             label=parsed.source,
-            watch=lambda name, k, n: bar.update(task, description=name, completed=k, total=n),
+            watch=lambda name, k, n: bar.update(
+                task, description=escape(name), completed=k, total=n
+            ),
         )
     if parsed.out is not None:
         demo.save_analyses(Analyses(analyses=(found,)), parsed.out)
@@ -140,20 +158,25 @@ def _verify(parsed: argparse.Namespace) -> int:
     try:
         certificate = records.load(Certificate, parsed.certificate)
     except RecordError as error:
-        console.print(f"does not hold: the certificate is unreadable: {error}", markup=False)
+        sentence = f"does not hold: the certificate is unreadable: {error}"
+        console.print(sentence, markup=False, soft_wrap=True)
         return NO
     outcome = verify(
         certificate,
-        parsed.model.read_bytes(),
+        read_bytes(parsed.model),
         build=task.build,
         data=task.train(),
         held_out=task.test(),
         error=task.error,
     )
-    if parsed.json:
-        print(json.dumps(records.to_json(outcome)))
-    else:
-        _print_verification(console, certificate, outcome)
+    try:
+        if parsed.json:
+            print(json.dumps(records.to_json(outcome)), flush=True)
+        else:
+            _print_verification(console, certificate, outcome)
+    except BrokenPipeError:
+        if outcome.holds:
+            raise
     return DONE if outcome.holds else NO
 
 
@@ -187,7 +210,7 @@ def _must_be_writable(folder: Path) -> None:
 
 def _console() -> Console:
     """As wide as the terminal; wide enough for long names when the output goes to a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return Screen(width=None if sys.stdout.isatty() else 160)
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from tailor.errors import NoMatrices, SourceError, UsageError
 from tailor.weights.layer import Layer, Loader, Other, Weights
@@ -138,12 +139,15 @@ def _why_not_a_layer(entry: _Entry) -> str | None:
 
 
 def _canonical(name: str) -> str:
-    """Strip what wrappers (DataParallel, torch.compile, FSDP) put in front of names."""
+    """Strip what wrappers (DataParallel, torch.compile, FSDP) put in front of names.
+
+    Characters that do not print (terminal escapes, lone surrogates) are spelled out.
+    """
     stripped = name
     for wrapper in WRAPPERS:
         while stripped.startswith(wrapper) or f".{wrapper}" in stripped:
             stripped = stripped.removeprefix(wrapper).replace(f".{wrapper}", ".")
-    return stripped
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in stripped)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
@@ -182,6 +186,8 @@ def _from_mapping(mapping: Mapping[Any, Any], where: str) -> Iterator[_Entry]:
 
 
 def _entry_in_memory(name: str, tensor: Tensor) -> _Entry:
+    if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+        raise SourceError(f"{name} has no shape yet; run the lazy module on one input first")
     shape = tuple(tensor.shape)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.layout is not torch.strided or tensor.device.type == "meta":
@@ -239,7 +245,11 @@ def _from_folder(folder: Path) -> Iterable[_Entry]:
         raise SourceError(f"{folder} holds several indexes ({names}); name one of them")
     files = sorted(folder.glob("*.safetensors"))
     if files:
-        return list(_once(entry for file in files for entry in _from_safetensors(file)))
+        entries = [entry for file in files for entry in _from_safetensors(file)]
+        twice = [name for name, count in Counter(e.name for e in entries).items() if count > 1]
+        if twice:
+            raise SourceError(f"two files in {folder} hold the name {twice[0]}; name one file")
+        return entries
     files = sorted(file for file in folder.iterdir() if file.suffix in TORCH_SUFFIXES)
     if len(files) == 1:
         return _from_torch(files[0])
@@ -248,15 +258,6 @@ def _from_folder(folder: Path) -> Iterable[_Entry]:
         raise SourceError(f"{folder} holds {len(files)} checkpoints ({names}); name one file")
     endings = ", ".join((".safetensors", *TORCH_SUFFIXES))
     raise SourceError(f"{folder} holds no weight file ({endings})")
-
-
-def _once(entries: Iterable[_Entry]) -> Iterator[_Entry]:
-    seen: set[str] = set()
-    for entry in entries:
-        if entry.name in seen:
-            raise SourceError(f"the name {entry.name} is stored in two files; name one file")
-        seen.add(entry.name)
-        yield entry
 
 
 def _from_index(index: Path) -> Iterable[_Entry]:

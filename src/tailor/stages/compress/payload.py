@@ -46,13 +46,9 @@ class CompressedModel:
         """
         path = Path(path)
         try:
-            if path.stat().st_size > MAX_FILE:
-                raise PayloadError(f"{path} is larger than {MAX_FILE} bytes; refused")
-            return cls(payload=path.read_bytes())
-        except FileNotFoundError:
-            raise PayloadError(f"there is no file {path}") from None
-        except OSError as error:
-            raise PayloadError(f"{path} cannot be read: {error.strerror}") from error
+            return cls(payload=read_bytes(path))
+        except PayloadError as error:
+            raise PayloadError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write the bytes, whole or not at all."""
@@ -120,6 +116,23 @@ class CompressedModel:
 class _Header:
     specs: dict[str, Spec]
     about: dict[str, str]
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file, if it is not too large for one of ours.
+
+    Raises:
+        PayloadError: No such file, too large, or unreadable.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise PayloadError(f"the file is larger than {MAX_FILE} bytes; refused")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise PayloadError("there is no such file") from None
+    except OSError as error:
+        raise PayloadError(f"the file cannot be read: {error.strerror}") from error
 
 
 def pack(

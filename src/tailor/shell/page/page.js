@@ -101,7 +101,7 @@
       () => {
         for (const id of details.dataset.numbers.split(" ")) {
           const box = document.createElement("div");
-          box.className = "scroll";
+          box.className = "scroll tall";
           box.tabIndex = 0;
           box.append(numbers(document.getElementById(id)));
           details.append(box);

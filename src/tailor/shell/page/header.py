@@ -1,0 +1,92 @@
+"""The head of the page: the outcome in one line, versions and seed, links to the stages."""
+
+from collections.abc import Iterator, Sequence
+
+from tailor.records import Provenance
+from tailor.shell import figures
+from tailor.shell.demo import Compression
+from tailor.shell.figures.labels import percent, percent_up
+from tailor.shell.page.results import Results
+from tailor.shell.page.tables import table
+from tailor.shell.page.text import escape, matrices
+
+
+def header(found: Results, sections: Sequence[tuple[str, str]]) -> str:
+    """The head of the page; ``sections`` are anchors and titles."""
+    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in sections)
+    nav = f'<nav aria-label="Stages"><ol>{links}</ol></nav>' if len(sections) > 1 else ""
+    return f'<p class="lead">{_outcome(found)}</p>\n{_provenance(found)}\n{nav}'
+
+
+def _outcome(found: Results) -> str:
+    """The outcome in one line."""
+    certificate = found.certificate
+    if certificate is None:
+        return _outcome_without_certificate(found)
+    size = f"<b>{certificate.code.stream // 8:,} bytes</b>"
+    dense = _dense(found.compression)
+    start = f"{dense:,} bytes → {size}" if dense else size
+    guess = percent(certificate.majority_error)
+    verdict = (
+        f"certified: at most <b>{percent_up(certificate.risk_bound)} errors</b> "
+        f"({percent(1 - certificate.delta, 0)} confidence)"
+    )
+    if not certificate.non_vacuous:
+        verdict += ", which does not beat guessing"
+    held = certificate.held_out
+    tail = f", held-out {percent(held.error)}" if held is not None else ""
+    return f"{start}; {verdict}, majority guess {guess}{tail}"
+
+
+def _outcome_without_certificate(found: Results) -> str:
+    if found.analyses is None:
+        return "Results without a certificate"
+    names = " and ".join(escape(one.source) for one in found.analyses.analyses)
+    return f"{matrices(len(figures.layer_names(found.analyses)))} of <b>{names}</b>"
+
+
+def _dense(compression: Compression | None) -> int | None:
+    """Bytes of the network that was compressed, before anything was done to it."""
+    if compression is None or not compression.stages:
+        return None
+    last = compression.stages[-1].network
+    return next((s.bytes for s in compression.stages if s.network == last), None)
+
+
+def _provenance(found: Results) -> str:
+    """Versions, seed and settings: in short, and as a table that opens on a click."""
+    about = list(_about(found))
+    if not about:
+        return ""
+    rows = [
+        [
+            escape(name),
+            _seed(one),
+            *map(escape, (one.tailor, one.torch, one.numpy, one.python, one.machine)),
+            ", ".join(f"{escape(k)} = {escape(v)}" for k, v in one.settings.items()) or "–",
+        ]
+        for name, one in about
+    ]
+    head = ["record", "seed", "tailor", "torch", "numpy", "python", "machine", "settings"]
+    shown = table("Versions, seed and settings", head, rows, text=range(8), wrap=7)
+    _, first = about[0]
+    line = f"tailor {first.tailor}, torch {first.torch}, seed {_seed(first)}"
+    return (
+        f'<details><summary class="sub">{escape(line)}: versions, seed and settings</summary>'
+        f"{shown}</details>"
+    )
+
+
+def _about(found: Results) -> Iterator[tuple[str, Provenance]]:
+    """Each record and what made it."""
+    if found.analyses is not None:
+        for one in found.analyses.analyses:
+            yield f"analysis of {one.source}", one.provenance
+    if found.compression is not None:
+        yield "compression", found.compression.provenance
+    if found.certificate is not None:
+        yield "certificate", found.certificate.provenance
+
+
+def _seed(one: Provenance) -> str:
+    return "none" if one.seed is None else str(one.seed)

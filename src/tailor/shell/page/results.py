@@ -1,0 +1,77 @@
+"""What a folder holds: its records, read and validated."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tailor import records
+from tailor.errors import RecordError
+from tailor.shell.demo import Compression, Epoch
+from tailor.stages.analyze import Analyses
+from tailor.stages.certify import Certificate
+
+READ = ("analysis.json", "compression.json", "certificate.json", "history.csv")
+CARRIED = ("seed", "tailor", "torch")  # columns of history.csv that repeat the provenance
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a folder holds; each of them may be missing.
+
+    Attributes:
+        analyses: ``analysis.json``.
+        compression: ``compression.json``.
+        certificate: ``certificate.json``.
+        history: ``history.csv``, row by row.
+    """
+
+    analyses: Analyses | None
+    compression: Compression | None
+    certificate: Certificate | None
+    history: tuple[Epoch, ...]
+
+
+def read(folder: Path) -> Results:
+    """Read every record that a folder holds.
+
+    Raises:
+        RecordError: There is none, or one is damaged.
+    """
+    if not any((folder / name).is_file() for name in READ):
+        raise RecordError(
+            f"{folder} holds no results: a report needs at least one of {', '.join(READ)}; "
+            "make them with `tailor demo --out DIR` or `tailor analyze SOURCE --out DIR`"
+        )
+    history = folder / "history.csv"
+    return Results(
+        analyses=_load(Analyses, folder / "analysis.json"),
+        compression=_load(Compression, folder / "compression.json"),
+        certificate=_load(Certificate, folder / "certificate.json"),
+        history=_history(history) if history.is_file() else (),
+    )
+
+
+def _load(kind: type[Record], path: Path) -> Record | None:
+    return records.load(kind, path) if path.is_file() else None
+
+
+def _history(path: Path) -> tuple[Epoch, ...]:
+    """Rows of ``history.csv``, validated like any record."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(_epoch(row) for row in csv.DictReader(file))
+    except (ValueError, TypeError, csv.Error, RecordError) as error:
+        raise RecordError(f"{path} is not a history of tailor: {error}") from None
+
+
+def _epoch(row: dict[str, str]) -> Epoch:
+    """A row of text as a record."""
+    kinds = {"network": str, "epoch": int}
+    values: records.Json = {
+        "type": "Epoch",
+        **{k: kinds.get(k, float)(text) for k, text in row.items() if k not in CARRIED},
+    }
+    return records.from_json(Epoch, values)
