@@ -304,7 +304,7 @@ def test_another_order_of_the_tensors_is_refused():
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(PayloadError, match="there is no file"):
+    with pytest.raises(PayloadError, match=r"none.tailor: there is no such file"):
         CompressedModel.load(tmp_path / "none.tailor")
 
 

@@ -9,7 +9,7 @@ from tailor.errors import UsageError
 from tailor.numerics.bounds import occam
 from tailor.numerics.coding import Grid
 from tailor.stages.compress import pack
-from tailor.stages.polish import polish
+from tailor.stages.polish import _Search, polish
 from tailor.tasks import Data, zero_one
 
 
@@ -47,9 +47,9 @@ def test_a_random_start_gets_better_and_never_worse(seed):
 
 def test_reported_bounds_fall_and_the_last_is_the_files_up_to_padding():
     seen = []
-    after = polish(start(1), build=build, data=data(), sweeps=6, watch=seen.append)
+    after = polish(start(1), build=build, data=data(), sweeps=50, watch=seen.append)
     assert seen == sorted(seen, reverse=True)
-    assert len(seen) < 6  # it stops by itself, with a sweep that changes nothing
+    assert len(seen) < 50  # it stops by itself, with a sweep that changes nothing
     assert seen[-1] == seen[-2]
     assert seen[-1] - 1e-3 <= bound(after) <= seen[-1] + 0.03
 
@@ -66,26 +66,37 @@ def test_the_same_seed_gives_the_same_file():
     assert one == two
 
 
-def test_the_end_is_a_local_optimum():
-    """No level of any one weight in reach gives a smaller ideal bound: tried by brute force."""
-    after = polish(start(5), build=build, data=data(), sweeps=20)
-    after = polish(after, build=build, data=data(), sweeps=20)  # packing may have helped
-    grids = {name: grid.levels for name, grid in after.grids().items()}
+def test_the_search_ends_in_a_local_optimum():
+    """No level of any one weight in reach gives a smaller bound: tried by brute force."""
+    search = _Search(start(5), build, data(), 0.05, 1, zero_one)
+    generator = np.random.default_rng(0)
+    while search.sweep(generator):
+        pass
+    grids = {name: grid.levels.copy() for name, grid in search.grids.items()}
 
-    def ideal(levels):
-        file = pack(build(), {n: Grid(levels=m) for n, m in levels.items()})
+    def ideal():
+        file = pack(build(), {name: Grid(levels=levels) for name, levels in grids.items()})
         errors = int(zero_one(file.into(build), data()).sum())
         bits = sum(sum(parts.values()) for parts in file.code_length().values())
         return occam(errors, 200, bits, 0.05).binomial
 
-    best = ideal(grids)
+    best = ideal()
+    assert search.bound == pytest.approx(best, rel=1e-9)
     for levels in grids.values():
         for place in np.flatnonzero(levels).tolist():
             old = levels.flat[place]
             for level in {0, old - 1, old + 1, -old}:
                 levels.flat[place] = level
-                assert ideal(grids) >= best - 1e-9
+                assert ideal() >= best - 1e-9
             levels.flat[place] = old
+
+
+def test_a_vacuous_start_is_polished_too():
+    few = Data(x=data().x[:6], y=data().y[:6])
+    before = start(0)
+    assert _Search(before, build, few, 0.05, 1, zero_one).bound == 1.0
+    after = polish(before, build=build, data=few, sweeps=2)
+    assert len(after.stream) < len(before.stream)
 
 
 def test_refuses():

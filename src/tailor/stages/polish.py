@@ -22,6 +22,8 @@ from tailor.tasks import Data, ErrorCount, zero_one
 
 Watch = Callable[[float], None]
 
+GAIN = 1e-3  # bits that a change must save at least, so that the search cannot go round in circles
+
 
 def polish(
     small: CompressedModel,
@@ -144,15 +146,18 @@ class _Search:
 
     def _settle(self, errors: int) -> None:
         """Take the present network as the one to beat."""
+        self.errors = errors
         self.total = sum(self.lengths.values()) + self.paid
         self.bound = occam(errors, len(self.data), self.total, self.delta).binomial
         self.known: dict[int, float] = {}
 
     def _allowed(self, errors: int) -> float:
         """Longest code that beats the present bound with so many errors."""
+        if self.bound >= 1.0:  # vacuous: first make the code shorter at no cost
+            return self.total - GAIN if errors <= self.errors else -1.0
         if errors not in self.known:
             n = len(self.data)
-            self.known[errors] = bits_allowed(errors, n, self.bound, self.delta)
+            self.known[errors] = bits_allowed(errors, n, self.bound, self.delta) - GAIN
         return self.known[errors]
 
 
