@@ -45,13 +45,15 @@ def test_a_random_start_gets_better_and_never_worse(seed):
     assert bound(polish(after, build=build, data=data(), sweeps=1)) <= bound(after)
 
 
-def test_reported_bounds_fall_and_the_last_is_the_files_up_to_padding():
+def test_reported_bounds_fall_and_the_file_keeps_the_last():
     seen = []
     after = polish(start(1), build=build, data=data(), sweeps=50, watch=seen.append)
     assert seen == sorted(seen, reverse=True)
     assert len(seen) < 50  # it stops by itself, with a sweep that changes nothing
     assert seen[-1] == seen[-2]
-    assert seen[-1] - 1e-3 <= bound(after) <= seen[-1] + 0.03
+    errors = int(zero_one(after.into(build), data()).sum())
+    bits = sum(sum(parts.values()) for parts in after.code_length().values())
+    assert occam(errors, 200, bits, 0.05).binomial <= seen[-1] + 1e-9  # packing may save more
 
 
 def test_no_sweep_returns_a_file_of_the_same_function():
@@ -92,7 +94,7 @@ def test_the_search_ends_in_a_local_optimum():
 
 
 def test_a_vacuous_start_is_polished_too():
-    few = Data(x=data().x[:6], y=data().y[:6])
+    few = Data(x=torch.zeros(6, 6), y=torch.zeros(6, dtype=torch.long))  # ties: all are wrong
     before = start(0)
     assert _Search(before, build, few, 0.05, 1, zero_one).bound == 1.0
     after = polish(before, build=build, data=few, sweeps=2)
