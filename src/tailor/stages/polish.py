@@ -68,8 +68,9 @@ def polish(
             watch(search.bound)
         if not changed:
             break
-    better = search.packed()
-    return min(small, better, key=search.bound_of)  # whole bytes may eat up a tiny gain
+    # Whole bytes may eat up a tiny gain, and another order of the units may cost a bit or two.
+    files = (small, search.packed(tidy=False), search.packed(tidy=True))
+    return min(files, key=lambda file: (search.bound_of(file), len(file.stream)))
 
 
 class _Search:
@@ -114,11 +115,12 @@ class _Search:
         bits = 8 * len(file.stream) + self.paid
         return occam(errors, len(self.data), bits, self.delta).binomial
 
-    def packed(self) -> CompressedModel:
-        """The current network as a file, without dead units and with live ones first."""
+    def packed(self, tidy: bool) -> CompressedModel:
+        """The current network as a file; tidied: no dead units, and live ones first."""
         levels = {n: torch.as_tensor(g.levels) for n, g in self.grids.items()}
         found = [c for c in chains(self.model) if {c.incoming, c.outgoing} <= levels.keys()]
-        levels = live_first(drop_dead(levels, found), found)
+        if tidy:
+            levels = live_first(drop_dead(levels, found), found)
         grids = {n: Grid(levels=levels[n].numpy(), step=g.step) for n, g in self.grids.items()}
         return pack(self.small.into(self.build), grids, self.small.about)
 
