@@ -16,7 +16,7 @@ LOWEST := .venv-lowest
 # Silences a banner of mkdocs-material about its successor.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test check docs test-lowest format clean
+.PHONY: help demo test check docs test-lowest bench-demo format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -41,6 +41,9 @@ docs: .venv/dev.stamp ## build the documentation into site/
 
 test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies we promise
 	$(LOWEST)/bin/python -m pytest -m "not browser" $(PYTEST_ARGS)
+
+bench-demo: .venv/demo.stamp ## the demo over five seeds; rewrites benchmarks/results/demo_seeds.json
+	$(BIN)/python benchmarks/demo_seeds.py
 
 format: .venv/dev.stamp ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix

@@ -71,6 +71,15 @@ class Provenance:
             settings={name: str(value) for name, value in settings.items()},
         )
 
+    def stamp(self) -> dict[str, str]:
+        """The same as flat text, for tables and file headers."""
+        return {
+            "tailor": self.tailor,
+            "torch": self.torch,
+            "seed": "" if self.seed is None else str(self.seed),
+            "settings": "; ".join(f"{name}={value}" for name, value in self.settings.items()),
+        }
+
 
 def to_json(record: Any) -> Json:
     """Turn a record into JSON values; tuples become lists.

@@ -35,11 +35,14 @@ def test_every_file_is_there_with_versions_seed_and_settings(folder):
         assert (about.seed, about.tailor) == (0, tl.__version__)
     assert "StudentPrior" in compression.provenance.settings["heavy_tailed"]
     assert "Clauset" in analyses[0].provenance.settings["spectrum"]
-    assert tl.CompressedModel.load(folder / "model.tailor").about["seed"] == "0"
+    about = tl.CompressedModel.load(folder / "model.tailor").about
+    assert (about["seed"], about["tailor"]) == ("0", tl.__version__)
+    assert "StudentPrior" in about["settings"]
     for name in ("analysis.csv", "history.csv"):
         with (folder / name).open() as file:
             rows = list(csv.DictReader(file))
         assert {(row["seed"], row["tailor"]) for row in rows} == {("0", tl.__version__)}
+        assert all("=" in row["settings"] for row in rows)
 
 
 def test_the_certificate_is_far_from_vacuous(folder):

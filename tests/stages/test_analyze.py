@@ -74,7 +74,8 @@ def test_frame_has_a_row_for_each_matrix_and_empty_numbers_for_no_fit():
     assert frame["alpha"].isna().tolist() == [False, False, True]
     assert frame["reason"].tolist() == ["", "", "5 values, needs 20"]
     assert set(frame["source"]) == {"net"}
-    assert set(frame["seed"]) == {3}
+    assert set(frame["seed"]) == {"3"}
+    assert frame["settings"].str.contains("Clauset").all()
     assert frame["shape"][0] == "24x3x3x3"
 
 

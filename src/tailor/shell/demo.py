@@ -154,8 +154,7 @@ def save(outcome: Outcome, out: Path) -> None:
     records.save(outcome.compression, out / "compression.json")
     records.save(outcome.certificate, out / "certificate.json")
     outcome.model.save(out / "model.tailor")
-    about = outcome.compression.provenance
-    stamp = {"seed": about.seed, "tailor": about.tailor, "torch": about.torch}
+    stamp = outcome.compression.provenance.stamp()
     rows = [asdict(epoch) | stamp for epoch in outcome.history]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -295,7 +294,7 @@ class _Demo:
             SPARSITIES,
             quantizer=QUANTIZER,
             retrain=retrain,
-            about={"tailor": self.about.tailor, "seed": str(self.seed)},
+            about=self.about.stamp(),
         ):
             candidates.append(candidate)
             points.append(self._point(network, candidate))

@@ -150,8 +150,7 @@ class Analysis:
             for key in ("alpha", "sigma", "low", "high", "xmin", "D", "n_tail"):
                 row[prefix + key] = found.get(key)
             row[f"{prefix}reason"] = "" if isinstance(fit, PowerLawFit) else fit.reason
-        about = self.provenance
-        return row | {"seed": about.seed, "tailor": about.tailor, "torch": about.torch}
+        return row | self.provenance.stamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

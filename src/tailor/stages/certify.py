@@ -190,7 +190,9 @@ def certify(
         held_out=None if held_out is None else _held_out(model, held_out, error, delta),
         model_sha256=hashlib.sha256(small.payload).hexdigest(),
         data_sha256=data.digest(),
-        provenance=Provenance.now(seed),
+        provenance=Provenance.now(
+            seed, error=getattr(error, "__qualname__", error), delta=delta, choices=choices
+        ),
         sha256="",
     )
     return replace(draft, sha256=_seal(draft))

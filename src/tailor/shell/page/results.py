@@ -12,7 +12,12 @@ from tailor.stages.analyze import Analyses
 from tailor.stages.certify import Certificate
 
 READ = ("analysis.json", "compression.json", "certificate.json", "history.csv")
-CARRIED = ("seed", "tailor", "torch")  # columns of history.csv that repeat the provenance
+CARRIED = (
+    "seed",
+    "tailor",
+    "torch",
+    "settings",
+)  # columns of history.csv that repeat the provenance
 
 Record = TypeVar("Record")
 
