@@ -21,15 +21,40 @@ class Coin:
 
 
 class Coder(ABC):
-    """Encodes given bits, or decodes when given None; both return the bit."""
+    """Encodes given bits, or decodes when given None; both return the bit.
+
+    Encoder and decoder narrow the same interval in the same way; they differ in who decides on
+    a bit and in what is done when the interval is doubled.
+    """
+
+    def __init__(self) -> None:
+        self.low, self.high = 0, TOP
 
     @abstractmethod
+    def _decide(self, middle: int, value: int | None) -> int:
+        """The bit: zero below ``middle``, one from there on."""
+
+    @abstractmethod
+    def _doubled(self, drop: int) -> None:
+        """The interval was moved down by ``drop`` (0, a quarter or a half) and doubled."""
+
     def bit(self, coin: Coin, value: int | None = None) -> int:
         """One decision under an adaptive coin, which then learns it."""
+        span = self.high - self.low + 1
+        middle = self.low + span * coin.zeros // (coin.zeros + coin.ones)
+        bit = self._decide(middle, value)
+        if bit:
+            self.low = middle
+            coin.ones += 2
+        else:
+            self.high = middle - 1
+            coin.zeros += 2
+        self._widen()
+        return bit
 
-    @abstractmethod
     def fair(self, value: int | None = None) -> int:
         """One decision under a fair coin."""
+        return self.bit(Coin(), value)
 
     def number(self, value: int | None, width: int) -> int:
         """A whole number of ``width`` bits, highest first, under a fair coin."""
@@ -47,90 +72,8 @@ class Coder(ABC):
                 raise PayloadError("the stream is damaged: a level is too large")
         return (1 << width) | self.number(value, width)
 
-
-class Encoder(Coder):
-    """Bits in, bytes out."""
-
-    def __init__(self) -> None:
-        self.low, self.high, self.pending = 0, TOP, 0
-        self.bits: list[int] = []
-
-    def bit(self, coin: Coin, value: int | None = None) -> int:
-        """See ``Coder.bit``."""
-        assert value is not None
-        span = self.high - self.low + 1
-        middle = self.low + span * coin.zeros // (coin.zeros + coin.ones)
-        if value:
-            self.low = middle
-            coin.ones += 2
-        else:
-            self.high = middle - 1
-            coin.zeros += 2
-        self._shift()
-        return value
-
-    def fair(self, value: int | None = None) -> int:
-        """See ``Coder.fair``."""
-        return self.bit(Coin(), value)
-
-    def _shift(self) -> None:
-        while True:
-            if self.high < HALF:
-                self._emit(0)
-            elif self.low >= HALF:
-                self._emit(1)
-                self.low -= HALF
-                self.high -= HALF
-            elif self.low >= QUARTER and self.high < HALF + QUARTER:
-                self.pending += 1
-                self.low -= QUARTER
-                self.high -= QUARTER
-            else:
-                return
-            self.low, self.high = 2 * self.low, 2 * self.high + 1
-
-    def _emit(self, bit: int) -> None:
-        self.bits.append(bit)
-        self.bits.extend([1 - bit] * self.pending)
-        self.pending = 0
-
-    def finish(self) -> bytes:
-        """Enough bits to name an interval inside the last one; any bits may follow."""
-        if self.bits or self.pending or self.low > 0 or self.high < TOP:
-            self.pending += 1
-            self._emit(int(self.low >= QUARTER))
-        return np.packbits(np.array(self.bits, dtype=np.uint8)).tobytes()
-
-
-class Decoder(Coder):
-    """Bytes in, bits out; refuses a stream that ends too early."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).tolist()
-        self.place = WORD
-        self.low, self.high = 0, TOP
-        first = (self.data + [0] * WORD)[:WORD]
-        self.value = int("".join(map(str, first)), 2)
-
-    def bit(self, coin: Coin, value: int | None = None) -> int:
-        """See ``Coder.bit``."""
-        span = self.high - self.low + 1
-        middle = self.low + span * coin.zeros // (coin.zeros + coin.ones)
-        bit = int(self.value >= middle)
-        if bit:
-            self.low = middle
-            coin.ones += 2
-        else:
-            self.high = middle - 1
-            coin.zeros += 2
-        self._shift()
-        return bit
-
-    def fair(self, value: int | None = None) -> int:
-        """See ``Coder.fair``."""
-        return self.bit(Coin())
-
-    def _shift(self) -> None:
+    def _widen(self) -> None:
+        """Double the interval until it is wider than a quarter of the register."""
         while True:
             if self.high < HALF:
                 drop = 0
@@ -141,11 +84,56 @@ class Decoder(Coder):
             else:
                 return
             self.low, self.high = 2 * (self.low - drop), 2 * (self.high - drop) + 1
-            self.value = 2 * (self.value - drop) + self._next()
+            self._doubled(drop)
 
-    def _next(self) -> int:
+
+class Encoder(Coder):
+    """Bits in, bytes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending = 0
+        self.bits: list[int] = []
+
+    def finish(self) -> bytes:
+        """Enough bits to name an interval inside the last one; any bits may follow."""
+        if self.bits or self.pending or self.low > 0 or self.high < TOP:
+            self.pending += 1
+            self._emit(int(self.low >= QUARTER))
+        return np.packbits(np.array(self.bits, dtype=np.uint8)).tobytes()
+
+    def _decide(self, middle: int, value: int | None) -> int:
+        assert value is not None
+        return value
+
+    def _doubled(self, drop: int) -> None:
+        if drop == QUARTER:
+            self.pending += 1
+        else:
+            self._emit(int(drop == HALF))
+
+    def _emit(self, bit: int) -> None:
+        self.bits.append(bit)
+        self.bits.extend([1 - bit] * self.pending)
+        self.pending = 0
+
+
+class Decoder(Coder):
+    """Bytes in, bits out; refuses a stream that ends too early."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = np.unpackbits(np.frombuffer(data, dtype=np.uint8)).tolist()
+        self.place = WORD
+        first = (self.data + [0] * WORD)[:WORD]
+        self.value = int("".join(map(str, first)), 2)
+
+    def _decide(self, middle: int, value: int | None) -> int:
+        return int(self.value >= middle)
+
+    def _doubled(self, drop: int) -> None:
         if self.place >= len(self.data) + 2 * WORD:
             raise PayloadError("the stream ends too early")
         bit = self.data[self.place] if self.place < len(self.data) else 0
         self.place += 1
-        return int(bit)
+        self.value = 2 * (self.value - drop) + int(bit)
