@@ -40,7 +40,8 @@ docs: .venv/dev.stamp ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies we promise
-	$(LOWEST)/bin/python -m pytest -m "not browser" $(PYTEST_ARGS)
+	$(LOWEST)/bin/tailor demo --out $(LOWEST)/demo
+	$(LOWEST)/bin/python -m pytest -m "not browser and not slow" $(PYTEST_ARGS)
 
 bench-demo: .venv/demo.stamp ## the demo over five seeds; rewrites benchmarks/results/demo_seeds.json
 	$(BIN)/python benchmarks/demo_seeds.py

@@ -9,6 +9,8 @@ from tailor.shell import demo
 from tailor.shell.cli import main
 from tailor.stages.certify import Certificate
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
