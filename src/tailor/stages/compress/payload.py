@@ -74,10 +74,8 @@ class CompressedModel:
         Raises:
             PayloadError: The stream is damaged.
         """
-        header, stream = _split(self.payload)
-        coded = decode(stream, list(header.specs.values()))
-        pairs = zip(header.specs.items(), coded, strict=True)
-        return {name: _to_tensor(tensor, spec) for (name, spec), tensor in pairs}
+        specs = self.specs()
+        return {name: _to_tensor(tensor, specs[name]) for name, tensor in self._coded().items()}
 
     def into(self, build: Callable[[], nn.Module]) -> nn.Module:
         """Build the network and load the decoded weights into it.
@@ -101,15 +99,16 @@ class CompressedModel:
 
     def grids(self) -> dict[str, Grid]:
         """The quantised tensors, by name."""
-        header, stream = _split(self.payload)
-        coded = zip(header.specs, decode(stream, list(header.specs.values())), strict=True)
-        return {name: tensor for name, tensor in coded if isinstance(tensor, Grid)}
+        return {n: tensor for n, tensor in self._coded().items() if isinstance(tensor, Grid)}
 
     def code_length(self) -> dict[str, dict[str, float]]:
         """Ideal bits of each part of each tensor's code."""
+        return {name: code_length(tensor) for name, tensor in self._coded().items()}
+
+    def _coded(self) -> dict[str, Coded]:
+        """Every tensor as the stream has it, by name."""
         header, stream = _split(self.payload)
-        coded = decode(stream, list(header.specs.values()))
-        return {name: code_length(tensor) for name, tensor in zip(header.specs, coded, strict=True)}
+        return dict(zip(header.specs, decode(stream, list(header.specs.values())), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
