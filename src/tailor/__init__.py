@@ -36,8 +36,9 @@ from tailor.stages.regularize import Penalty, StudentPrior
 from tailor.stages.train import Step, batches, train
 from tailor.tasks import DIGITS, Data, Task, zero_one
 from tailor.version import __version__
-from tailor.weights.layer import Flattened, Layer, Other, View, Weights
+from tailor.weights.layer import Layer, Other, Weights
 from tailor.weights.source import read
+from tailor.weights.views import Flattened, Part, View
 
 __all__ = [
     # the verbs, in the order of the loop

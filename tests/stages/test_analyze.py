@@ -11,7 +11,7 @@ from tailor.engine import Local
 from tailor.errors import NonFinite, UsageError
 from tailor.numerics.powerlaw import Clauset, NoFit, PowerLawFit
 from tailor.stages.analyze import Analyses, analyze
-from tailor.weights.layer import Flattened
+from tailor.weights.views import Flattened
 
 
 def network():

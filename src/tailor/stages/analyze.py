@@ -12,10 +12,11 @@ from torch import Tensor
 
 from tailor import records
 from tailor.engine import Engine, Local
-from tailor.errors import NonFinite, UsageError
+from tailor.errors import NonFinite
 from tailor.numerics.powerlaw import Clauset, NoFit, PowerLawFit, TailFit
 from tailor.numerics.spectrum import eigenvalues, singular_values, stable_rank
-from tailor.weights.layer import Flattened, Layer, View
+from tailor.weights.layer import Layer
+from tailor.weights.views import Flattened, View
 from tailor.weights.source import Source, read
 
 if TYPE_CHECKING:
@@ -240,12 +241,7 @@ def _measure(task: _Measurement) -> LayerAnalysis:
             f"{layer.name} holds {bad} NaN or infinite values of {tensor.numel()}; "
             "the checkpoint is broken there, use an earlier one"
         )
-    matrices = task.view.split(tensor)
-    if len(matrices) != 1:
-        raise UsageError(
-            f"the view splits {layer.name} into {len(matrices)} matrices, but analyze needs one"
-        )
-    matrix = matrices[0]
+    matrix = task.view.split(layer.name, tensor)[0].stack[0]
     values = singular_values(matrix)
     sizes = _flat(matrix.abs())
     return LayerAnalysis(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.stages.regularize import Penalty
 from tailor.tasks import Data
-from tailor.weights.layer import Flattened
+from tailor.weights.views import Flattened
 from tailor.weights.source import read
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -100,4 +100,4 @@ def train(
 def live_matrices(model: nn.Module) -> list[Tensor]:
     """The model's matrices as its forward pass uses them, attached to the graph."""
     view = Flattened()
-    return [m for layer in read(model).layers for m in view.split(layer.load())]
+    return [view.split(layer.name, layer.load())[0].stack[0] for layer in read(model).layers]

@@ -1,14 +1,13 @@
-"""What a model is made of: layers (matrices), others, and views of tensors as matrices."""
+"""What a model is made of: layers (matrices) and others."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from jaxtyping import Shaped
 from torch import Tensor
 
 Loader: TypeAlias = Callable[[], Tensor]
+Factors: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +21,8 @@ class Layer:
         dtype: Stored element type, such as ``"float32"``.
         aliases: Other names under which the same tensor is stored.
         load: Brings the tensor into memory, in its stored type.
+        factors: For a low-rank matrix, brings (left, right) into memory; the matrix is
+            left @ right, and ``load`` would form it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Layer:
     dtype: str
     aliases: tuple[str, ...] = ()
     load: Loader = field(repr=False, compare=False)
+    factors: Factors | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,32 +66,3 @@ class Weights:
     source: str
     layers: tuple[Layer, ...]
     others: tuple[Other, ...]
-
-
-class View(ABC):
-    """How a weight tensor is seen as matrices; every spectral number depends on it."""
-
-    @abstractmethod
-    def split(self, tensor: Shaped[Tensor, "out *rest"]) -> list[Shaped[Tensor, "_ _"]]:
-        """The matrices of a tensor."""
-
-    @abstractmethod
-    def join(
-        self, matrices: list[Shaped[Tensor, "_ _"]], shape: tuple[int, ...]
-    ) -> Shaped[Tensor, "out *rest"]:
-        """The tensor of given shape whose matrices these are; inverse of ``split``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flattened(View):
-    """One matrix of shape (outputs, inputs x kernel positions)."""
-
-    def split(self, tensor: Shaped[Tensor, "out *rest"]) -> list[Shaped[Tensor, "_ _"]]:
-        """The tensor with all axes but the first flattened."""
-        return [tensor.reshape(tensor.shape[0], -1)]
-
-    def join(
-        self, matrices: list[Shaped[Tensor, "_ _"]], shape: tuple[int, ...]
-    ) -> Shaped[Tensor, "out *rest"]:
-        """The single matrix in the given shape."""
-        return matrices[0].reshape(shape)
