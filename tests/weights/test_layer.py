@@ -1,16 +1,12 @@
-"""Layers as values, and the view of tensors as matrices."""
+"""Layers, others and weights as values."""
 
 import pickle
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tailor import Flattened, Layer, Other, View, Weights
-
-SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
+from tailor.weights.layer import Layer, Other, Weights
 
 
 def numbered(shape: tuple[int, ...]) -> torch.Tensor:
@@ -22,38 +18,6 @@ def layer(**changes: object) -> Layer:
     tensor = numbered((2, 3))
     whole = Layer(name="w", key="module.w", shape=(2, 3), dtype="float32", load=tensor.clone)
     return replace(whole, **changes)
-
-
-@given(SHAPES)
-def test_join_inverts_split(shape):
-    tensor, view = numbered(shape), Flattened()
-    assert torch.equal(view.join(view.split(tensor), shape), tensor)
-
-
-@given(SHAPES)
-def test_a_flattened_tensor_has_one_row_for_each_output(shape):
-    tensor = numbered(shape)
-    (matrix,) = Flattened().split(tensor)
-    assert matrix.ndim == 2
-    for row, output in zip(matrix, tensor, strict=True):
-        assert row.tolist() == output.flatten().tolist()
-
-
-def test_splitting_does_not_copy_nor_detach():
-    tensor = numbered((2, 3, 4)).requires_grad_()
-    (matrix,) = Flattened().split(tensor)
-    matrix.square().sum().backward()
-    assert torch.equal(tensor.grad, 2 * tensor.detach())
-    assert matrix.data_ptr() == tensor.data_ptr()
-
-
-def test_a_view_must_say_both_ways():
-    class Half(View):
-        def split(self, tensor):
-            return [tensor]
-
-    with pytest.raises(TypeError, match=r"abstract method '?join"):
-        Half()
 
 
 def test_equality_and_text_leave_the_loader_out():

@@ -6,6 +6,7 @@ index (of P(X > x) ~ x^-(alpha - 1)) is ``alpha - 1``.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -22,7 +23,8 @@ class PowerLawFit:
 
     Attributes:
         alpha: Density exponent.
-        sigma: Asymptotic standard error, (alpha - 1) / sqrt(n_tail), xmin taken as given.
+        sigma: Standard error of alpha, xmin taken as given; (alpha - 1) / sqrt(n_tail) unless
+            the method says otherwise.
         low: Lower end of the 95 % interval of alpha.
         high: Upper end.
         interval: ``"bootstrap"`` (xmin refitted) or ``"asymptotic"`` (xmin taken as given,
@@ -30,7 +32,8 @@ class PowerLawFit:
         xmin: Where the tail begins, in the units of the values.
         xmax: Largest value.
         D: Kolmogorov-Smirnov distance between tail and fit.
-        n_tail: Number of values at or above xmin.
+        n_tail: Number of values in the tail: those at or above xmin, or above it for the methods
+            that put xmin at the order statistic below their tail (Hill, DekkersEinmahlDeHaan).
         n: Number of positive values that were considered.
     """
 
@@ -60,7 +63,14 @@ class NoFit:
 
 
 class TailFit(ABC):
-    """An estimator of the density exponent of a sample's upper tail."""
+    """An estimator of the density exponent of a sample's upper tail.
+
+    Attributes:
+        exponent_of_tail: Whether alpha can be read as the exponent of a tail; not so for methods
+            that fit the body of the sample as well and only put samples in order.
+    """
+
+    exponent_of_tail: ClassVar[bool] = True
 
     @abstractmethod
     def fit(self, values: Float[ndarray, "n"]) -> PowerLawFit | NoFit:
