@@ -110,12 +110,16 @@ def from_json(kind: type[Record], value: Json) -> Record:
     Raises:
         RecordError: The values are not exactly what the record's annotations demand.
     """
-    rebuilt: Record = _read(kind, value, kind.__name__)
+    rebuilt: Record = read_value(kind, value, kind.__name__)
     return rebuilt
 
 
-def _read(kind: Any, value: Json, where: str) -> Any:
-    """Read ``value`` as ``kind``; ``where`` names the place for the error message."""
+def read_value(kind: Any, value: Json, where: str) -> Any:
+    """Read ``value`` as ``kind``; ``where`` names the place for the error message.
+
+    Raises:
+        RecordError: The value is not what ``kind`` demands.
+    """
     if dataclasses.is_dataclass(kind):
         return _read_record(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -124,7 +128,7 @@ def _read(kind: Any, value: Json, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return _read_tuple(arguments, value, where)
     if origin is dict and isinstance(value, dict):
-        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: read_value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if origin is typing.Literal and value in arguments:
         return value
     if kind is float and type(value) in (int, float) and _fits_float(value):  # type: ignore[arg-type]
@@ -149,7 +153,7 @@ def _read_record(kind: Any, value: Json, where: str) -> Any:
     if given != fields:
         odd = ", ".join(sorted(given ^ fields))
         raise RecordError(f"{where} has unknown or missing fields: {odd}")
-    return kind(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in fields})
+    return kind(**{name: read_value(hints[name], value[name], f"{where}.{name}") for name in fields})
 
 
 def _read_union(kinds: tuple[Any, ...], value: Json, where: str) -> Any:
@@ -158,21 +162,21 @@ def _read_union(kinds: tuple[Any, ...], value: Json, where: str) -> Any:
         if tag is not None and getattr(kind, "__name__", None) != tag:
             continue
         with suppress(RecordError):
-            return _read(kind, value, where)
+            return read_value(kind, value, where)
     if tag in {getattr(kind, "__name__", None) for kind in kinds}:
         kind = next(kind for kind in kinds if getattr(kind, "__name__", None) == tag)
-        return _read(kind, value, where)  # raises with the precise reason
+        return read_value(kind, value, where)  # raises with the precise reason
     names = " | ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
     raise RecordError(f"{where} must be {names}, but the file says {json.dumps(value)[:60]}")
 
 
 def _read_tuple(arguments: tuple[Any, ...], value: list[Json], where: str) -> Any:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(read_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(arguments) != len(value):
         raise RecordError(f"{where} must have {len(arguments)} entries, but has {len(value)}")
     pairs = zip(arguments, value, strict=True)
-    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
+    return tuple(read_value(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
 
 
 def digest(value: Json) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 from tailor import records
 from tailor.numerics.bounds import occam
 from tailor.numerics.powerlaw import Clauset
+from tailor.shell.output import save_analyses
 from tailor.stages.analyze import Analyses, Analysis, analyze
 from tailor.stages.certify import Certificate, certify
 from tailor.stages.compress import Candidate, CompressedModel, Uniform, frontier
@@ -163,15 +164,6 @@ def save(outcome: Outcome, out: Path) -> None:
     records.write(out / "history.csv", text.getvalue().encode())
 
 
-def save_analyses(analyses: Analyses, out: Path) -> None:
-    """Write ``analysis.json`` and ``analysis.csv``."""
-    import pandas
-
-    records.save(analyses, out / "analysis.json")
-    frame = pandas.concat([a.to_frame() for a in analyses.analyses])
-    records.write(out / "analysis.csv", frame.to_csv(index=False).encode())
-
-
 class _Demo:
     """The steps of the demo and what they share."""
 
@@ -275,6 +267,8 @@ class _Demo:
         return analyze(
             model,
             spectrum=Clauset(bootstrap=200, seed=self.seed),
+            entries=Clauset(largest=10_000),
+            drawings=True,
             label=network,
             seed=self.seed,
             watch=lambda *_: self.bar.advance(task),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.stages.regularize import Penalty
 from tailor.tasks import Data
-from tailor.weights.views import Flattened
 from tailor.weights.source import read
+from tailor.weights.views import Flattened
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
