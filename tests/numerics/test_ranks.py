@@ -58,7 +58,7 @@ def test_many_pairs_agree_with_the_t_test():
     assert (found.low, found.high) == pytest.approx(tuple(ends), abs=1e-4)
 
 
-@pytest.mark.parametrize(("n", "r"), [(5, 0.0), (5, 0.8), (7, -0.6), (12, 0.5)])
+@pytest.mark.parametrize(("n", "r"), [(5, 0.0), (5, 0.8), (7, -0.6), (9, 0.5)])
 def test_the_interval_covers_the_correlation_of_normal_pairs(n, r):
     generator = np.random.default_rng(n)
     true, runs, hits = 6 / math.pi * math.asin(r / 2), 400, 0

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 
 from tailor.errors import UsageError
 
 MOST_PERMUTED = 8  # pairs up to which all orders are counted (8! = 40,320)
-SHUFFLES = 100_000  # with more pairs
+SHUFFLES = 20_000  # with more pairs
 SIMULATIONS = 4_000  # samples for each correlation of the simulated interval
 MOST_SIMULATED = 30  # pairs up to which the interval is simulated
 GRID = np.tanh(np.linspace(-4, 4, 81))  # correlations at which it is
@@ -85,7 +85,7 @@ def _p_values(
 ) -> tuple[float, float]:
     n = len(a)
     if n <= MOST_PERMUTED:
-        orders = np.array(list(itertools.permutations(range(n))))
+        orders = _orders(n)
         extra = 0  # the observed order is among them
     else:
         orders = generator.permuted(np.tile(np.arange(n), (SHUFFLES, 1)), axis=1)
@@ -98,6 +98,11 @@ def _p_values(
     most = max(best, abs(float(np.sort(a) @ np.sort(b)[::-1])))
     least = (np.count_nonzero(strength >= most - slack) + extra) / total
     return float(p), float(min(least, p))
+
+
+@functools.lru_cache(maxsize=4)
+def _orders(n: int) -> Int[ndarray, "orders n"]:
+    return np.array(list(itertools.permutations(range(n))))
 
 
 def _bonett_wright(rho: float, n: int) -> tuple[float, float]:
