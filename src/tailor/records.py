@@ -128,7 +128,9 @@ def read_value(kind: Any, value: Json, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return _read_tuple(arguments, value, where)
     if origin is dict and isinstance(value, dict):
-        return {key: read_value(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            key: read_value(arguments[1], item, f"{where}.{key}") for key, item in value.items()
+        }
     if origin is typing.Literal and value in arguments:
         return value
     if kind is float and type(value) in (int, float) and _fits_float(value):  # type: ignore[arg-type]
@@ -153,7 +155,9 @@ def _read_record(kind: Any, value: Json, where: str) -> Any:
     if given != fields:
         odd = ", ".join(sorted(given ^ fields))
         raise RecordError(f"{where} has unknown or missing fields: {odd}")
-    return kind(**{name: read_value(hints[name], value[name], f"{where}.{name}") for name in fields})
+    return kind(
+        **{name: read_value(hints[name], value[name], f"{where}.{name}") for name in fields}
+    )
 
 
 def _read_union(kinds: tuple[Any, ...], value: Json, where: str) -> Any:
@@ -172,7 +176,9 @@ def _read_union(kinds: tuple[Any, ...], value: Json, where: str) -> Any:
 
 def _read_tuple(arguments: tuple[Any, ...], value: list[Json], where: str) -> Any:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(read_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(
+            read_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)
+        )
     if len(arguments) != len(value):
         raise RecordError(f"{where} must have {len(arguments)} entries, but has {len(value)}")
     pairs = zip(arguments, value, strict=True)

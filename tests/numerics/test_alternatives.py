@@ -8,7 +8,7 @@ import warnings
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -40,7 +40,7 @@ def sample(law, seed, n):
     elif law == "stretched_exponential":
         x = (1 + generator.exponential(1.2, n)) ** 1.7
     else:
-        x = generator.pareto(0.9, 20 * n) + 1
+        x = generator.pareto(0.9, 3 * n + 30) + 1
         x = x[generator.random(len(x)) < np.exp(-0.2 * (x - 1))][:n]
     assert len(x) == n
     return XMIN * x
@@ -135,7 +135,8 @@ def test_likelihoods_are_those_of_the_published_densities(law, n):
         assert rival.p == pytest.approx(p, rel=1e-6)
 
 
-@given(st.sampled_from(["power_law", *NAMES]), st.integers(0, 10**6), st.integers(10, 400))
+@settings(max_examples=30)
+@given(st.sampled_from(["power_law", *NAMES]), st.integers(0, 10**6), st.integers(10, 200))
 def test_no_parameters_near_by_are_more_likely(law, seed, n):
     values = sample(law, seed, n)
     for rival in rivals(values).values():
@@ -148,7 +149,7 @@ def test_no_parameters_near_by_are_more_likely(law, seed, n):
 
 
 @pytest.mark.parametrize("law", ["power_law", *NAMES])
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_scipy_finds_no_higher_likelihood(law, seed):
     values = sample(law, seed, 80)
     logs = np.log(values)
@@ -289,6 +290,7 @@ def test_parameters_of_a_large_sample_are_recovered():
 # ---- the shape of the answer --------------------------------------------------------------
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(["power_law", *NAMES]), st.integers(0, 10**6), st.integers(-6, 6))
 def test_units_do_not_matter(law, seed, power):
     values, factor = sample(law, seed, 60), 10.0**power

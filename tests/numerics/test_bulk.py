@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
@@ -163,6 +163,7 @@ def test_no_fit_is_where_the_plain_definition_finds_nothing():
     assert plain_sigma(values, 3.0) == pytest.approx(least)  # its first trial
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 50), st.integers(-6, 6))
 def test_scale_of_the_weights_changes_units_only(seed, power):
     values = spectrum(seed, 60, 30, spikes=1)

@@ -51,6 +51,12 @@ def test_error_is_that_of_keeping_the_largest(values, p):
     assert best_k_error(values, p, shares) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
+def test_a_share_of_29_in_100_is_29_entries():
+    """Though 0.29 * 100 is 28.999999999999996."""
+    values = np.ones(100)
+    assert best_k_error(values, 2.0, [0.29])[0] == pytest.approx(0.71**0.5, rel=1e-12)
+
+
 def test_no_other_choice_of_entries_is_better():
     values = np.random.default_rng(0).standard_normal(8)
     best = best_k_error(values, 2.0, [3 / 8])[0]

@@ -18,6 +18,7 @@ from tailor.numerics.stable import (
     StableFit,
     StableMLE,
     TwoPoint,
+    likelihood,
     log_moment_rows,
     sample,
     tabulate,
@@ -85,7 +86,7 @@ def test_quantile_inverts_the_distribution_function(index, level):
     assert law.cdf(np.array([law.quantile(level)]))[0] == pytest.approx(level, abs=1e-9)
 
 
-@pytest.mark.parametrize("distance", [1e-12, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("distance", [4e-16, 1e-13, 1e-9, 1e-6, 1e-3])
 def test_law_is_continuous_at_the_normal_one(distance):
     near = tabulate(2 - distance)
     x = np.linspace(0, 5, 50)
@@ -190,11 +191,11 @@ def test_finite_variance_is_mistaken_for_a_low_index(law, expected):
 @quick_by_name
 @pytest.mark.parametrize(("index", "n"), [(1.6, 2000)])
 def test_standard_error_is_the_spread_over_samples(method, index, n):
-    """Over 60 samples the spread is known to 9 %, the median standard error better."""
-    fits = [method.fit(draw(index, n, seed=seed)) for seed in range(60)]
+    """Over 40 samples the spread is known to 11 %, the median standard error better."""
+    fits = [method.fit(draw(index, n, seed=seed)) for seed in range(40)]
     spread = np.std([fit.index for fit in fits])
     assert 0.7 < np.median([fit.sigma for fit in fits]) / spread < 1.55
-    assert np.mean([fit.low <= index <= fit.high for fit in fits]) > 0.87
+    assert np.mean([fit.low <= index <= fit.high for fit in fits]) > 0.84
 
 
 def test_likelihood_intervals():
@@ -385,22 +386,24 @@ def test_maximum_likelihood_is_a_maximum_by_scipys_density():
     x = 2 * draw(1.5, 120, seed=3) + 1
     fit = StableMLE().fit(x)
 
-    def likelihood(index, scale, location):
+    def of(index, scale, location):
         return stats.levy_stable.logpdf(x, index, 0, location, scale).sum()
 
-    best = likelihood(fit.index, fit.scale, fit.location)
+    best = of(fit.index, fit.scale, fit.location)
     for sign in (-1, 1):
-        assert best > likelihood(fit.index + 0.02 * sign, fit.scale, fit.location)
-        assert best > likelihood(fit.index, fit.scale * (1 + 0.01 * sign), fit.location)
-        assert best > likelihood(fit.index, fit.scale, fit.location + 0.02 * sign)
+        assert best > of(fit.index + 0.02 * sign, fit.scale, fit.location)
+        assert best > of(fit.index, fit.scale * (1 + 0.01 * sign), fit.location)
+        assert best > of(fit.index, fit.scale, fit.location + 0.02 * sign)
 
 
-def test_bins_do_not_change_the_likelihood():
-    """The first 4096 values are taken one by one; 4097 are put into bins."""
-    x = draw(1.5, 4096, seed=8)
-    one, other = StableMLE().fit(x), StableMLE().fit(np.append(x, 0.0))
-    assert other.index == pytest.approx(one.index, abs=5e-4)
-    assert other.scale == pytest.approx(one.scale, abs=5e-4)
+def test_bins_do_not_change_the_likelihood(monkeypatch):
+    x = draw(1.5, 20_000, seed=8)
+    binned = StableMLE().fit(x)
+    monkeypatch.setattr(likelihood, "_BINS", len(x))  # one by one
+    exact = StableMLE().fit(x)
+    assert binned.index == pytest.approx(exact.index, abs=2e-4)
+    assert binned.scale == pytest.approx(exact.scale, abs=2e-4)
+    assert binned != exact
 
 
 @pytest.mark.parametrize(

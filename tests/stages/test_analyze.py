@@ -16,6 +16,7 @@ from torch import nn
 from tailor import records
 from tailor.engine import Local
 from tailor.errors import NonFinite, UsageError
+from tailor.numerics.alternatives import compare
 from tailor.numerics.powerlaw import Clauset, Hill, HillMid, NoFit, PowerLawFit, WeightWatcherCompat
 from tailor.stages.analyze import (
     Analyses,
@@ -26,6 +27,7 @@ from tailor.stages.analyze import (
     Measure,
     Norms,
     PValue,
+    Rivals,
     Shuffled,
     StableIndex,
     analyze,
@@ -338,6 +340,21 @@ def test_null_z_tells_structure_from_noise():
     assert found["structure"]["null_z"] < -10
     assert found["noise"]["num_traps"] == 0
     assert found["structure"]["rand_distance"] > 5 * found["noise"]["rand_distance"]
+
+
+def test_rivals_are_those_of_the_fitted_tail():
+    matrix = torch.randn(150, 100, generator=torch.Generator().manual_seed(4))
+    (layer,) = analyze({"w": matrix}, measures=(Rivals(),)).layers
+    values = np.array(layer.singular_values) ** 2
+    found = compare(values, layer.spectrum.xmin)
+    for rival in found.rivals:
+        assert layer.measures[f"R_{rival.name}"] == pytest.approx(rival.R, rel=1e-6, abs=1e-9)
+        assert layer.measures[f"p_{rival.name}"] == pytest.approx(rival.p, rel=1e-6, abs=1e-9)
+    assert layer.measures["R_exponential"] < 0  # the edge of noise falls faster than a power law
+    assert layer.measures["Lambda"] > 0
+    assert (
+        "Lambda" not in analyze({"w": torch.randn(5, 5)}, measures=(Rivals(),)).layers[0].measures
+    )
 
 
 def test_a_measure_of_ones_own_adds_its_columns():

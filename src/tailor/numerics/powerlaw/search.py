@@ -10,8 +10,9 @@ The difference at any single value, the *probe*, bounds a tail's distance from b
 probe serves all tails in a few vector operations. So the search keeps a lower bound for each
 tail, and again and again computes the true distance of the tail with the lowest bound. Where
 that tail is farthest from its model, its neighbours are far from theirs too: the place becomes
-the next probe. The search ends when no bound is below the best distance found, usually after
-five to twenty tails of any number; then the result is that of trying them all.
+the next probe. The search ends when no bound is below the best distance found; then the result
+is that of trying every tail. Random samples up to 10^5 values needed at most about twenty true
+distances; evenly spaced values, where many tails are alike, up to about 3 sqrt(n).
 """
 
 from collections.abc import Iterator

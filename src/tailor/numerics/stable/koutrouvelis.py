@@ -90,22 +90,24 @@ class Koutrouvelis(StableEstimator):
         index = min(slope, 2.0)
         intercept = float((y - index * np.log(u)).mean())  # log(2 scale^index)
         factor = (math.exp(intercept) / 2) ** (1 / index)
-        shift, skew = _location_and_skew(phi, u, index, factor)
+        shift, skew = _location_and_skew(phi, u, index)
         return index, math.sqrt(contrast @ spread @ contrast), factor, shift, skew
 
 
 def _location_and_skew(
-    phi: Complex[ndarray, "k"], u: Float[ndarray, "k"], index: float, factor: float
+    phi: Complex[ndarray, "k"], u: Float[ndarray, "k"], index: float
 ) -> tuple[float, float | None]:
-    """Least squares of arg phi = location u + skew (its function of u), parametrisation S0."""
+    """Least squares of arg phi = location u + skew (its function of u), parametrisation S0.
+
+    The scale is taken for 1, which it is after the first round, up to noise.
+    """
     argument = np.unwrap(np.angle(phi))
     if index == 2:
         return float(argument @ u / (u @ u)), None
-    v = factor * u
     if abs(index - 1) < 1e-6:
-        lean = -(2 / math.pi) * v * np.log(v)
+        lean = -(2 / math.pi) * u * np.log(u)
     else:
-        lean = math.tan(math.pi * index / 2) * (v**index - v)
+        lean = math.tan(math.pi * index / 2) * (u**index - u)
     both = np.stack([u, lean], axis=1)
     (_, skew), *_ = np.linalg.lstsq(both, argument, rcond=None)
     skew = min(max(float(skew), -1.0), 1.0)

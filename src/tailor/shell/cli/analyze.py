@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tailor.weights.source import difference, read, select
 from tailor.weights.views import Taps
 
 JOURNAL = "analysis.partial.jsonl"
+NAMED = 3  # matrices or tensors that are named for one reason
 WORST = 5  # matrices that are named below the table
 MEASURED_IN_FULL = ("bulk", "shuffled:replicates=10", "p-value", "rivals", "compressible")
 
@@ -56,7 +58,7 @@ def what_to_read(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--layers", action="append", metavar="GLOB", help="only names like this; may be repeated")
     add("--skip", action="append", default=[], metavar="GLOB", help="no names like this")
-    add("--spectrum", default="clauset", metavar="METHOD", help=_named(SPECTRA))
+    add("--spectrum", default="clauset:bootstrap=100", metavar="METHOD", help=_named(SPECTRA))
     add("--entries", metavar="METHOD", help="also fit the weights themselves: " + _named(TAILS))
     add("--view", default="standard", metavar="METHOD", help=_named(VIEWS))
     measures = _named(MEASURES) + "; may be repeated"
@@ -173,7 +175,7 @@ def print_analysis(screen: Console, analysis: Analysis) -> None:
     if weights_too:
         columns.append("weights' alpha")
     made = table(escape(analysis.source), ("layer", "shape"), columns)
-    refused = []
+    refused: dict[str, list[str]] = {}
     for layer in analysis.layers:
         fit = layer.spectrum
         numbers = ["", "", ""]
@@ -186,15 +188,29 @@ def print_analysis(screen: Console, analysis: Analysis) -> None:
         made.add_row(escape(layer.name), "x".join(map(str, layer.shape)), *cells)
         for what, tail in (("spectrum", fit), ("weights", layer.entries)):
             if isinstance(tail, NoFit):
-                refused.append(f"{layer.name}: no fit of the {what}: {tail.reason}")
+                refused.setdefault(f"no fit of the {what}: {tail.reason}", []).append(layer.name)
     screen.print(made)
-    for line in [*_in_short(analysis), *refused]:
+    skipped: dict[str, list[str]] = {}
+    for one in analysis.skipped:
+        shape = "x".join(map(str, one.shape)) or "1"
+        skipped.setdefault(one.reason, []).append(f"{one.name} ({shape})")
+    said = [*_in_short(analysis), *_by_reason(refused, ""), *_by_reason(skipped, "not analyzed: ")]
+    for line in said:
         screen.print(line, markup=False, soft_wrap=True)
     for broken in analysis.failed:
         screen.print(f"FAILED {broken.name}: {broken.reason}", markup=False, soft_wrap=True)
-    for skipped in analysis.skipped:
-        shape = "x".join(map(str, skipped.shape)) or "1"
-        screen.print(f"not analyzed: {skipped.name} ({shape}): {skipped.reason}", markup=False)
+
+
+def _by_reason(names: Mapping[str, list[str]], before: str) -> list[str]:
+    """One line for each name, or of very many with one reason the first few."""
+    said = []
+    for reason, those in names.items():
+        if len(those) <= NAMED:
+            said += [f"{before}{name}: {reason}" for name in those]
+        else:
+            more = f"and {len(those) - NAMED} more: {reason} (--json or --out lists all)"
+            said.append(f"{before}{', '.join(those[:NAMED])} {more}")
+    return said
 
 
 def _exponent(fit: PowerLawFit | NoFit | None) -> str:

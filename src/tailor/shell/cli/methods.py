@@ -24,6 +24,7 @@ from tailor.stages.analyze import (
     MarchenkoPastur,
     Norms,
     PValue,
+    Rivals,
     Shuffled,
     StableIndex,
 )
@@ -54,6 +55,7 @@ MEASURES: Table = {
     "bulk": MarchenkoPastur,
     "shuffled": Shuffled,
     "p-value": PValue,
+    "rivals": Rivals,
     "compressible": Compressible,
     "stable": StableIndex,
     "norms": Norms,

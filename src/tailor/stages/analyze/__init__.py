@@ -9,6 +9,7 @@ from tailor.stages.analyze.measures import (
     Measure,
     Norms,
     PValue,
+    Rivals,
     Shuffled,
     StableIndex,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "Measure",
     "Norms",
     "PValue",
+    "Rivals",
     "Shuffled",
     "Skipped",
     "SpectrumFit",
