@@ -48,7 +48,7 @@ def test_text_is_not_ordered():
 
 
 def test_unknown_columns_and_mixed_types_are_refused():
-    with pytest.raises(UsageError, match="there is no column 'beta', but layer, alpha, num_traps"):
+    with pytest.raises(UsageError, match="no column 'beta'; it has layer, alpha, num_traps"):
         parse("beta>1").offenders(FRAME)
     with pytest.raises(UsageError, match="column verdict cannot be compared so"):
         parse("verdict>1").offenders(FRAME)
