@@ -12,11 +12,18 @@ import pytest
 import tailor
 
 NAMES = [
-    *("read", "analyze", "train", "compress", "frontier", "polish", "certify", "verify", "render"),
-    *("Task", "Data", "DIGITS", "batches", "zero_one", "Engine", "Local", "View", "Flattened"),
-    *("TailFit", "Clauset", "Penalty", "StudentPrior", "Pruner", "Magnitude", "Quantizer"),
-    *("Uniform", "Weights", "Layer", "Other", "Analysis", "Analyses", "LayerAnalysis"),
-    *("PowerLawFit", "NoFit", "Step", "Candidate", "CompressedModel", "Certificate"),
+    *("read", "select", "difference", "analyze", "compare", "gradient_noise"),
+    *("iterate_tail_index", "train", "compress", "frontier", "polish", "certify", "verify"),
+    *("render", "Task", "Data", "DIGITS", "batches", "zero_one", "Engine", "Local", "View"),
+    *("Part", "Standard", "Flattened", "Taps", "Circulant", "Grouped", "Fused", "Gates"),
+    *("Experts", "ByName", "TailFit", "MatrixFit", "Clauset", "RobustClauset", "Hill", "HillMid"),
+    *("XminPeak", "FARMS", "DekkersEinmahlDeHaan", "Pickands", "WeightWatcherCompat"),
+    *("StableEstimator", "Koutrouvelis", "McCulloch", "TwoPoint", "LogMoment", "StableMLE"),
+    *("Exact", "Measure", "Matrix", "MarchenkoPastur", "Shuffled", "PValue", "Rivals", "Norms"),
+    *("Compressible", "StableIndex", "Penalty", "StudentPrior", "Pruner", "Magnitude"),
+    *("Quantizer", "Uniform", "Weights", "Layer", "Other", "Analysis", "Analyses"),
+    *("LayerAnalysis", "Failed", "PowerLawFit", "StableFit", "NoFit", "Comparison"),
+    *("GradientNoise", "IterateTails", "Step", "Candidate", "CompressedModel", "Certificate"),
     *("Verification", "OccamBound", "occam", "Provenance", "save", "load", "__version__"),
     *("TailorError", "UsageError", "SourceError", "NoMatrices", "NonFinite", "PayloadError"),
     *("RecordError", "TaskError", "OutputError"),

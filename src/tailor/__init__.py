@@ -18,10 +18,50 @@ from tailor.errors import (
     UsageError,
 )
 from tailor.numerics.bounds import OccamBound, occam
-from tailor.numerics.powerlaw import Clauset, NoFit, PowerLawFit, TailFit
+from tailor.numerics.powerlaw import (
+    FARMS,
+    Clauset,
+    DekkersEinmahlDeHaan,
+    Hill,
+    HillMid,
+    MatrixFit,
+    NoFit,
+    Pickands,
+    PowerLawFit,
+    RobustClauset,
+    TailFit,
+    WeightWatcherCompat,
+    XminPeak,
+)
+from tailor.numerics.stable import (
+    Koutrouvelis,
+    LogMoment,
+    McCulloch,
+    StableEstimator,
+    StableFit,
+    StableMLE,
+    TwoPoint,
+)
 from tailor.records import Provenance, load, save
-from tailor.stages.analyze import Analyses, Analysis, LayerAnalysis, analyze
+from tailor.stages.analyze import (
+    Analyses,
+    Analysis,
+    Compressible,
+    Exact,
+    Failed,
+    LayerAnalysis,
+    MarchenkoPastur,
+    Matrix,
+    Measure,
+    Norms,
+    PValue,
+    Rivals,
+    Shuffled,
+    StableIndex,
+    analyze,
+)
 from tailor.stages.certify import Certificate, Verification, certify, verify
+from tailor.stages.compare import Comparison, compare
 from tailor.stages.compress import (
     Candidate,
     CompressedModel,
@@ -30,6 +70,12 @@ from tailor.stages.compress import (
     compress,
     frontier,
 )
+from tailor.stages.gradient_noise import (
+    GradientNoise,
+    IterateTails,
+    gradient_noise,
+    iterate_tail_index,
+)
 from tailor.stages.polish import polish
 from tailor.stages.prune import Magnitude, Pruner
 from tailor.stages.regularize import Penalty, StudentPrior
@@ -37,13 +83,30 @@ from tailor.stages.train import Step, batches, train
 from tailor.tasks import DIGITS, Data, Task, zero_one
 from tailor.version import __version__
 from tailor.weights.layer import Layer, Other, Weights
-from tailor.weights.source import read
-from tailor.weights.views import Flattened, Part, View
+from tailor.weights.source import difference, read, select
+from tailor.weights.views import (
+    ByName,
+    Circulant,
+    Experts,
+    Flattened,
+    Fused,
+    Gates,
+    Grouped,
+    Part,
+    Standard,
+    Taps,
+    View,
+)
 
 __all__ = [
     # the verbs, in the order of the loop
     "read",
+    "select",
+    "difference",
     "analyze",
+    "compare",
+    "gradient_noise",
+    "iterate_tail_index",
     "train",
     "compress",
     "frontier",
@@ -57,12 +120,51 @@ __all__ = [
     "DIGITS",
     "batches",
     "zero_one",
+    # where they run
     "Engine",
     "Local",
+    # how tensors become matrices
     "View",
+    "Part",
+    "Standard",
     "Flattened",
+    "Taps",
+    "Circulant",
+    "Grouped",
+    "Fused",
+    "Gates",
+    "Experts",
+    "ByName",
+    # how tails are fitted
     "TailFit",
+    "MatrixFit",
     "Clauset",
+    "RobustClauset",
+    "Hill",
+    "HillMid",
+    "XminPeak",
+    "FARMS",
+    "DekkersEinmahlDeHaan",
+    "Pickands",
+    "WeightWatcherCompat",
+    "StableEstimator",
+    "Koutrouvelis",
+    "McCulloch",
+    "TwoPoint",
+    "LogMoment",
+    "StableMLE",
+    # what is measured of a matrix
+    "Exact",
+    "Measure",
+    "Matrix",
+    "MarchenkoPastur",
+    "Shuffled",
+    "PValue",
+    "Rivals",
+    "Norms",
+    "Compressible",
+    "StableIndex",
+    # how training and compression are steered
     "Penalty",
     "StudentPrior",
     "Pruner",
@@ -76,8 +178,13 @@ __all__ = [
     "Analysis",
     "Analyses",
     "LayerAnalysis",
+    "Failed",
     "PowerLawFit",
+    "StableFit",
     "NoFit",
+    "Comparison",
+    "GradientNoise",
+    "IterateTails",
     "Step",
     "Candidate",
     "CompressedModel",
