@@ -14,7 +14,7 @@ import tailor
 NAMES = [
     *("read", "select", "difference", "analyze", "compare", "gradient_noise"),
     *("iterate_tail_index", "train", "compress", "frontier", "polish", "certify", "verify"),
-    *("render", "Task", "Data", "DIGITS", "batches", "zero_one", "Engine", "Local", "View"),
+    *("render", "Task", "Data", "DIGITS", "batches", "zero_one", "Engine", "Local", "Ray", "View"),
     *("Part", "Standard", "Flattened", "Taps", "Circulant", "Grouped", "Fused", "Gates"),
     *("Experts", "ByName", "TailFit", "MatrixFit", "Clauset", "RobustClauset", "Hill", "HillMid"),
     *("XminPeak", "FARMS", "DekkersEinmahlDeHaan", "Pickands", "WeightWatcherCompat"),
@@ -26,7 +26,7 @@ NAMES = [
     *("GradientNoise", "IterateTails", "Step", "Candidate", "CompressedModel", "Certificate"),
     *("Verification", "OccamBound", "occam", "Provenance", "save", "load", "__version__"),
     *("TailorError", "UsageError", "SourceError", "NoMatrices", "NonFinite", "PayloadError"),
-    *("RecordError", "TaskError", "OutputError"),
+    *("RecordError", "TaskError", "OutputError", "EngineError"),
 ]
 OBJECTS = {name: getattr(tailor, name) for name in NAMES}
 CLASSES = {name: value for name, value in OBJECTS.items() if inspect.isclass(value)}
@@ -84,7 +84,14 @@ def test_a_refusal_has_its_place_in_the_tree():
     assert issubclass(tailor.UsageError, ValueError)
     assert issubclass(tailor.NoMatrices, tailor.SourceError)
     assert issubclass(tailor.NonFinite, tailor.SourceError)
-    branches = ["SourceError", "PayloadError", "RecordError", "TaskError", "OutputError"]
+    branches = [
+        "EngineError",
+        "SourceError",
+        "PayloadError",
+        "RecordError",
+        "TaskError",
+        "OutputError",
+    ]
     for one in branches:
         for other in branches:
             assert issubclass(CLASSES[one], CLASSES[other]) == (one == other)

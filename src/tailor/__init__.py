@@ -5,8 +5,9 @@ it are functions over that list, each returns a frozen record, and the last reco
 checked by a stranger.
 """
 
-from tailor.engine import Engine, Local
+from tailor.engine import Engine, Local, Ray
 from tailor.errors import (
+    EngineError,
     NoMatrices,
     NonFinite,
     OutputError,
@@ -123,6 +124,7 @@ __all__ = [
     # where they run
     "Engine",
     "Local",
+    "Ray",
     # how tensors become matrices
     "View",
     "Part",
@@ -204,6 +206,7 @@ __all__ = [
     "SourceError",
     "NoMatrices",
     "NonFinite",
+    "EngineError",
     "PayloadError",
     "RecordError",
     "TaskError",

@@ -10,6 +10,7 @@
     ├── PayloadError     a compressed file that is damaged, foreign or too large
     ├── RecordError      a record (JSON) that does not say what its type demands
     ├── TaskError        a task that cannot be found, built or evaluated
+    ├── EngineError      work that cannot be run where it was asked for
     └── OutputError      a place that cannot be written
 
 Each message is one sentence: what came, what is needed, what to do.
@@ -46,6 +47,10 @@ class RecordError(TailorError):
 
 class TaskError(TailorError):
     """A task cannot be found, built or evaluated."""
+
+
+class EngineError(TailorError):
+    """Work cannot be run where it was asked for: workers die, or cannot be had."""
 
 
 class OutputError(TailorError):

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from tailor import records
-from tailor.engine import Engine, Local
+from tailor.engine import Engine, Local, Ray
 from tailor.numerics.powerlaw import NoFit, PowerLawFit, WeightWatcherCompat
 from tailor.shell.cli import gates
 from tailor.shell.cli.methods import MEASURES, SPECTRA, TAILS, VIEWS, Table, method
@@ -119,7 +119,7 @@ def settings(parsed: argparse.Namespace) -> dict[str, Any]:
 
 def _engine(parsed: argparse.Namespace) -> Engine:
     if parsed.engine == "ray":
-        raise NotImplementedError
+        return Ray(address=parsed.address)
     return Local(workers=parsed.workers)
 
 

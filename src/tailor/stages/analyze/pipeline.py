@@ -102,7 +102,7 @@ def _run(
     """Measure what the journal does not have, and write it down as it comes."""
     missing = [i for i in range(len(tasks)) if i not in rows]
     costs = [_cost(tasks[i].layer) for i in missing]
-    for place, result in enumerate(engine.map(measure, [tasks[i] for i in missing], costs)):
+    for place, result in engine.map(measure, [tasks[i] for i in missing], costs):
         index = missing[place]
         rows[index] = result
         book.append(index, result)
