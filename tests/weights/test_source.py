@@ -310,3 +310,4 @@ def test_a_tensor_travels_alone():
     trained = read({"w": (W.clone().requires_grad_() * 2)}).layers[0].load
     there = pickle.loads(pickle.dumps(trained))  # noqa: S301 - our own bytes
     assert torch.equal(there(), 2 * W)
+    assert not there().requires_grad

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tailor import NoMatrices, SourceError, read
+from tailor.weights.source import checkpoint
 from tests.weights.sources import W, names, reasons, refusal
 
 
@@ -167,9 +168,13 @@ def test_nested_state_dicts_are_found(tmp_path, held, expected):
     assert names(read(tmp_path / "m.pt")) == expected
 
 
-def test_a_dictionary_within_itself_is_looked_at_once(tmp_path):
+def test_a_dictionary_in_two_places_is_looked_at_once(tmp_path):
     held: dict[str, object] = {"w": W}
     held["again"] = held
+    torch.save(held, tmp_path / "self.pt")
+    assert names(read(tmp_path / "self.pt")) == ["w"]
+    shared = {"w": W}
+    held = {"x": shared, "y": shared}
     torch.save(held, tmp_path / "m.pt")
     assert names(read(tmp_path / "m.pt")) == ["w"]
 
@@ -227,9 +232,19 @@ def test_a_tensor_of_a_checkpoint_travels_by_name(tmp_path):
     sent = pickle.dumps(layers)
     assert len(sent) < 2000
     assert torch.equal(pickle.loads(sent)[1].load(), W)  # noqa: S301 - our own bytes
-    torch.save({"a": W}, tmp_path / "m.pt")
-    with pytest.raises(SourceError, match="lost the tensor w while it was read"):
-        pickle.loads(sent)[1].load()  # noqa: S301
+    for other in ({"a": W}, {"a": W, "w": W.T}):
+        torch.save(other, tmp_path / "m.pt")
+        with pytest.raises(SourceError, match="lost the tensor w while it was read"):
+            pickle.loads(sent)[1].load()  # noqa: S301
+
+
+def test_a_large_tensor_is_mapped_anew_each_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "LARGE", 48)
+    torch.save({"large": W, "small": W[:2].clone()}, tmp_path / "m.pt")
+    large, small = read(tmp_path / "m.pt").layers
+    assert torch.equal(large.load(), W)
+    assert large.load() is not large.load()
+    assert small.load() is small.load()
 
 
 def test_a_huge_matrix_of_one_repeated_number_is_no_layer(tmp_path):

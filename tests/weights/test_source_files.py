@@ -54,6 +54,9 @@ def test_a_file_that_goes_away_while_it_is_used_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"w": W}, path)
     (layer,) = read(path).layers
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SourceError, match="lost the tensor w while it was read"):
+        layer.load()
     path.unlink()
     with pytest.raises(SourceError, match="lost the tensor w while it was read"):
         layer.load()
@@ -263,6 +266,14 @@ def test_a_header_that_does_not_fit_its_file_is_refused(tmp_path, changes):
     assert "is not a whole safetensors file" in refusal(path)
 
 
+def test_tensors_that_share_bytes_are_refused(tmp_path):
+    told = {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}
+    header = json.dumps({"a": told, "b": told}).encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(48))
+    assert "the place of b is wrong" in refusal(path)
+
+
 @pytest.mark.parametrize("spaces", range(8))
 def test_numbers_may_lie_anywhere(tmp_path, spaces):
     header = b'{"w":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]}}' + b" " * spaces
@@ -270,6 +281,7 @@ def test_numbers_may_lie_anywhere(tmp_path, spaces):
     path.write_bytes(struct.pack("<Q", len(header)) + header + W.numpy().tobytes())
     (layer,) = read(path).layers
     assert torch.equal(layer.load() @ W.T, W @ W.T)
+    assert layer.load().data_ptr() % 4 == 0
 
 
 def test_what_is_loaded_can_be_changed_without_changing_the_file(tmp_path):

@@ -133,6 +133,16 @@ def test_a_file_that_shrinks_is_refused(memory):
         layer.load()
 
 
+def test_a_server_that_ignores_ranges_is_refused(memory, monkeypatch):
+    url = put(memory, "m.safetensors", save({"w": W, "v": W + 1}))
+    layer = read(url).layers[0]
+    kind = type(memory[0])
+    real = kind.cat_file
+    monkeypatch.setattr(kind, "cat_file", lambda self, path, **told: real(self, path))
+    with pytest.raises(SourceError, match=r"lost the tensor v .* 48 bytes were asked for, "):
+        layer.load()
+
+
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(SourceError, match=r"nowhere://m.safetensors cannot be reached: .*nowhere"):
         read("nowhere://m.safetensors")

@@ -3,7 +3,6 @@
 import math
 import zipfile
 from dataclasses import dataclass
-from typing import IO
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from tailor.errors import SourceError
 from tailor.weights.source.entry import Entry, Refused, first_line, torch_dtype, turned
-from tailor.weights.source.place import Place
+from tailor.weights.source.place import File, Place
 from tailor.weights.source.span import Span, foreign, typed
 
 RATIO = 1100  # deflate packs at most 1032 bytes into one
@@ -129,7 +128,7 @@ def _entry(name: str, header: Header, load: Span | Zipped, place: Place) -> Entr
     )
 
 
-def _header(file: IO[bytes]) -> Header:
+def _header(file: File) -> Header:
     """Read by numpy, which parses a literal of at most 10,000 characters and runs nothing."""
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):

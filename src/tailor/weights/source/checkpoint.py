@@ -2,15 +2,13 @@
 
 A checkpoint in torch's zip format is mapped into memory, so that only what is looked at is read;
 one in the format before torch 1.6 has to be read as a whole. Of all that a pickle can name,
-only argparse.Namespace is welcome beside tensors: many keep their arguments in one, and making
-it runs nothing.
+only argparse.Namespace is welcome beside tensors, since many keep their arguments in one; an
+empty class stands for it.
 """
 
-import argparse
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -28,6 +26,7 @@ from tailor.weights.source.place import Place
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model", "net", "module", "weights", "params")
 NOT_WEIGHTS = ("optim", "sched", "lr_sched", "scaler", "rng_state")  # beginnings of keys
+LARGE = 2**24  # bytes; finding such a tensor anew costs little beside any use of it
 DEPTH = 4  # of dictionaries within dictionaries
 
 
@@ -39,8 +38,15 @@ def read_checkpoint(place: Place) -> list[Entry]:
     return [_entry(name, tensor, path, mapped, keeper) for name, tensor in state.items()]
 
 
+class _Arguments:
+    """Stands for argparse.Namespace in a pickle."""
+
+
 class Stored:
-    """A loader of one tensor in a mapped checkpoint; to other processes it goes as a name."""
+    """A loader of one tensor in a mapped checkpoint; to other processes it goes as a name.
+
+    A large tensor is mapped anew at each call, so that its pages go when it goes.
+    """
 
     def __init__(
         self,
@@ -54,7 +60,7 @@ class Stored:
         self.tensor, self.keeper = tensor, keeper
 
     def __call__(self) -> Tensor:
-        """The tensor, still mapped; in another process the file is mapped anew."""
+        """The tensor, as a map of its part of the file."""
         if self.tensor is not None:
             return self.tensor
         found = _state(self.path, True, self.path).get(self.name)
@@ -71,8 +77,10 @@ def _entry(name: str, tensor: Tensor, path: Path, mapped: bool, keeper: object) 
     if _overlaps(tensor):
         reason = "claims more elements than the file holds"
         return replace(entry, reason=reason, load=Refused(f"{path}: {name} {reason}"))
-    load = Stored(path, name, entry.shape, tensor, keeper) if mapped else InMemory(tensor)
-    return replace(entry, load=load)
+    if not mapped:
+        return replace(entry, load=InMemory(tensor))
+    held = tensor if tensor.numel() * tensor.element_size() < LARGE else None
+    return replace(entry, load=Stored(path, name, entry.shape, held, keeper))
 
 
 def _overlaps(tensor: Tensor) -> bool:
@@ -88,9 +96,15 @@ def _is_archive(path: Path, shown: object) -> bool:
         if not zipfile.is_zipfile(path):
             return False
         with zipfile.ZipFile(path) as archive:
-            packed = [i for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED]
+            packed = any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist())
+            program = any(name.endswith("/constants.pkl") for name in archive.namelist())
     except Exception as error:  # zipfile fails in many ways on damaged bytes, too
         raise SourceError(f"{shown} is not a whole torch checkpoint ({error})") from error
+    if program:
+        raise SourceError(
+            f"{shown} is a TorchScript program; load it with torch.jit.load, and pass on its "
+            "state_dict()"
+        )
     if packed:
         raise SourceError(f"{shown} is a compressed archive, which torch never writes; refused")
     return True
@@ -99,8 +113,7 @@ def _is_archive(path: Path, shown: object) -> bool:
 def _state(path: Path, mapped: bool, shown: object) -> dict[str, Tensor]:
     """The state dict of a file; no code in it runs."""
     try:
-        with safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about TorchScript; refused below in our words
+        with safe_globals([(_Arguments, "argparse.Namespace")]):
             loaded = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise SourceError(
@@ -108,11 +121,6 @@ def _state(path: Path, mapped: bool, shown: object) -> dict[str, Tensor]:
             f"Save the state dict alone: torch.save(model.state_dict(), path){_culprit(error)}"
         ) from error
     except Exception as error:  # torch.load fails in many ways on damaged bytes
-        if "TorchScript" in str(error):
-            raise SourceError(
-                f"{shown} is a TorchScript program; load it with torch.jit.load, and pass on "
-                "its state_dict()"
-            ) from error
         raise SourceError(
             f"{shown} is not a whole torch checkpoint ({first_line(error)})"
         ) from error

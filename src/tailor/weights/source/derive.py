@@ -49,18 +49,20 @@ def select(
 def difference(a: Weights, b: Weights) -> Weights:
     """The layers of ``a`` minus those of ``b``, such as a finetuned model minus its base.
 
-    Layers match by name and shape; what has no match goes to ``others`` with the reason. Each
-    difference is formed in float64 and given in float32.
+    Layers match by shape and by name, also by the other names of a tied weight; what has no
+    match goes to ``others`` with the reason. Each difference is formed in float64 and given in
+    float32.
 
     Raises:
         NoMatrices: No layer has a match.
     """
-    there = {layer.name: layer for layer in b.layers}
-    here = {layer.name for layer in a.layers}
+    there = {name: layer for layer in b.layers for name in (*layer.aliases, layer.name)}
+    here = {name for layer in a.layers for name in (*layer.aliases, layer.name)}
     layers: list[Layer] = []
     others: list[Other] = list(a.others)
     for layer in a.layers:
-        other = there.get(layer.name)
+        known = (layer.name, *layer.aliases)
+        other = next((there[name] for name in known if name in there), None)
         if other is None:
             others.append(_other(layer, f"not in {b.source}"))
         elif other.shape != layer.shape:
@@ -68,14 +70,16 @@ def difference(a: Weights, b: Weights) -> Weights:
             others.append(_other(layer, reason))
         else:
             layers.append(_minus(layer, other))
-    known = here | {other.name for other in others}
-    others += [_other(layer, f"not in {a.source}") for layer in b.layers if layer.name not in known]
+    here |= {other.name for other in others}
+    for layer in b.layers:
+        if not here & {layer.name, *layer.aliases}:
+            others.append(_other(layer, f"not in {a.source}"))
     if not layers:
         raise NoMatrices(
             f"{a.source} and {b.source} have no layer of equal name and shape; they begin with "
             f"{a.layers[0].name} and {b.layers[0].name}"
         )
-    files = (*a.files, "minus", *b.files) if a.files and b.files else ()
+    files = (*a.files, *b.files) if a.files and b.files else ()
     source = f"{a.source} minus {b.source}"
     return Weights(source=source, layers=tuple(layers), others=tuple(others), files=files)
 
@@ -137,7 +141,7 @@ def fingerprint(weights: Weights) -> str | None:
     ]
     for file in weights.files:
         try:
-            told.append("minus" if file == "minus" else place(file).stamp())
+            told.append(place(file).stamp())
         except OSError as error:
             raise SourceError(f"{file} cannot be read: {error.strerror or error}") from error
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -8,11 +8,10 @@ has its outputs first. Plain types are read; quantised ones are listed with thei
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 from tailor.errors import SourceError
 from tailor.weights.source.entry import Entry, Refused
-from tailor.weights.source.place import Place
+from tailor.weights.source.place import File, Place
 from tailor.weights.source.span import Span
 
 PLAIN = {
@@ -48,7 +47,7 @@ def read_gguf(place: Place) -> list[Entry]:
 class _Cursor:
     """Numbers and strings of a file whose length bounds all that it can promise."""
 
-    file: IO[bytes]
+    file: File
     size: int
 
     def take(self, form: str) -> int:

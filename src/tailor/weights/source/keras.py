@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tailor.errors import SourceError
 from tailor.weights.source.entry import Entry, Refused, Turned, first_line, torch_dtype, turned
-from tailor.weights.source.place import Place
+from tailor.weights.source.place import File, Place
 
 if TYPE_CHECKING:
     import h5py
@@ -78,7 +78,7 @@ def _opened(place: Place, member: str) -> Iterator["h5py.File"]:
         raise SourceError(f"{place} is not a whole {kind} ({first_line(error)})") from error
 
 
-def _inner(outer: IO[bytes], member: str) -> IO[bytes]:
+def _inner(outer: File, member: str) -> File:
     """The file itself, or a window on a member of the archive, which Keras never compresses."""
     if not member:
         return outer
@@ -89,13 +89,13 @@ def _inner(outer: IO[bytes], member: str) -> IO[bytes]:
     outer.seek(info.header_offset + 26)  # the local header ends with a name and extra bytes
     name, extra = (int.from_bytes(outer.read(2), "little") for _ in range(2))
     start = info.header_offset + 30 + name + extra
-    return cast(IO[bytes], _Window(outer, start, info.file_size))
+    return cast(File, _Window(outer, start, info.file_size))
 
 
 class _Window(io.RawIOBase):
     """Part of a file as a file of its own."""
 
-    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+    def __init__(self, file: File, start: int, length: int) -> None:
         self.file, self.start, self.length, self.at = file, start, length, 0
 
     def readable(self) -> bool:

@@ -11,13 +11,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tailor.errors import SourceError, TailorError
+
+
+@runtime_checkable
+class File(Protocol):
+    """An open file, as far as readers need one."""
+
+    def read(self, length: int = -1, /) -> bytes:
+        """The next bytes."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place."""
+
+    def tell(self) -> int:
+        """The present place."""
+
+    def __enter__(self) -> "File": ...
+
+    def __exit__(self, *told: Any) -> None: ...
 
 
 class Place(ABC):
@@ -64,7 +82,7 @@ class Place(ABC):
         """What tells one state of the file from another, without reading it."""
 
     @abstractmethod
-    def open(self) -> IO[bytes]:
+    def open(self) -> File:
         """The file, for reading at any position."""
 
     @abstractmethod
@@ -130,7 +148,7 @@ class Local(Place):
         status = self.path.stat()
         return [self.name, status.st_size, status.st_mtime_ns]
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> File:
         """See ``Place.open``."""
         return self.path.open("rb")
 
@@ -205,10 +223,10 @@ class Remote(Place):
             told = {key: str(value) for key, value in info.items() if key != "name"}
             return [self.name, sorted(told.items())]
 
-    def open(self) -> IO[bytes]:
+    def open(self) -> File:
         """See ``Place.open``."""
         with self._reached() as (system, path):
-            return cast(IO[bytes], system.open(path, "rb"))
+            return cast(File, system.open(path, "rb"))
 
     def piece(self, start: int, length: int) -> Tensor:
         """See ``Place.piece``: one request for a range of bytes."""

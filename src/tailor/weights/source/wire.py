@@ -7,7 +7,8 @@ promises: a field with bytes is given as the place of those bytes.
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO
+
+from tailor.weights.source.place import File
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FIELD_LIMIT = 65_535  # of a node or a tensor
@@ -42,7 +43,7 @@ class Field:
 class Wire:
     """A file of known length that holds messages."""
 
-    file: IO[bytes]
+    file: File
     size: int
 
     def fields(self, message: Piece) -> Iterator[Field]:
