@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from tailor import NonFinite, UsageError
 from tailor.engine import Local, Ray
-from tailor.engine.crew import Crew, Lost
+from tailor.engine import crew as crew_module
+from tailor.engine.crew import Crew
+from tailor.engine.worker import Forked, Lost, Started, can_fork
 from tailor.errors import EngineError
 from tests import engine_tasks as tasks
 
@@ -116,10 +118,22 @@ def test_many_tasks_give_what_one_worker_gives_and_dear_ones_start_first(workers
         assert dear[0] >= 250 - workers
 
 
-@pytest.fixture(scope="module")
-def crew():
-    with Crew(1) as one:
-        yield one
+KINDS = [Started] + [Forked] * (sys.platform == "linux")
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=[kind.__name__ for kind in KINDS])
+def crew(request):
+    """One worker of each kind; a replacement is always started afresh."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crew_module, "can_fork", lambda: request.param is Forked)
+        with Crew(1) as one:
+            yield one
+
+
+def test_a_process_that_holds_a_gpu_is_not_copied(monkeypatch):
+    assert can_fork() == (sys.platform == "linux")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert not can_fork()
 
 
 def test_a_worker_has_one_thread_and_its_parent_keeps_what_it_had(crew):

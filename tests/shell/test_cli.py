@@ -175,7 +175,7 @@ WRONG = {
         lambda path: torch.save({"bias": torch.ones(3)}, path),
         "{path} holds no weight matrix; found: bias",
     ),
-    "ending": ("m.gguf", lambda path: path.write_text("x"), "{path} has an unknown ending; tailor"),
+    "ending": ("m.zip", lambda path: path.write_text("x"), "{path} has an unknown ending; tailor"),
     "folder": ("folder", lambda path: path.mkdir(), "{path} holds no weight file (.safetensors, "),
     "no tailor file": (
         "m.tailor",
@@ -308,7 +308,7 @@ def test_out_writes_record_table_and_report(run, model, tmp_path):
     out = tmp_path / "new" / "folder"
     assert run("analyze", model, "--out", out).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        *("analysis.csv", "analysis.json", "report.html")
+        *("analysis.csv", "analysis.json", "analysis.md", "analysis.parquet", "report.html")
     ]
     (analysis,) = tailor.load(Analyses, out / "analysis.json").analyses
     with (out / "analysis.csv").open(newline="") as file:
@@ -335,7 +335,7 @@ def test_markup_in_names_is_shown_as_it_is(run, tmp_path):
     assert answer.code == 0
     for text in (*NAMES, "[red]m.safetensors", "not analyzed: [b]v[/b] (2): vector"):
         assert text in answer.out
-    assert refused(run("analyze", "[red]n[/red].pt")).endswith("or folder [red]n[/red].pt")
+    assert refused(run("analyze", "[red]n[/red].pt")).endswith("the pattern [red]n[/red].pt")
 
 
 def test_markup_in_a_message_is_shown_as_it_is(run, tmp_path):

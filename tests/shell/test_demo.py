@@ -23,8 +23,8 @@ def folder(tmp_path_factory):
 def test_every_file_is_there_with_versions_seed_and_settings(folder):
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "analysis.csv", "analysis.json", "certificate.json", "compression.json",
-        "history.csv", "model.tailor", "report.html",
+        "analysis.csv", "analysis.json", "analysis.md", "analysis.parquet", "certificate.json",
+        "compression.json", "history.csv", "model.tailor", "report.html",
     }  # fmt: skip
     certificate = tl.load(Certificate, folder / "certificate.json")
     compression = tl.load(demo.Compression, folder / "compression.json")
@@ -101,7 +101,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, mo
     monkeypatch.setattr(demo, "SWEEPS", 1)
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert main(["demo", "--out", str(tmp_path / name), "--seed", str(seed)]) == 0
-    for name in ("model.tailor", "certificate.json", "analysis.json", "history.csv"):
+    first, second, other = (tl.load(tl.Analyses, tmp_path / run / "analysis.json") for run in "abc")
+    assert first == second  # but for the seconds that each matrix took
+    assert first != other
+    for name in ("model.tailor", "certificate.json", "history.csv"):
         a, b, c = ((tmp_path / run / name).read_bytes() for run in "abc")
         assert a == b
         assert a != c

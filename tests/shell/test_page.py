@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tailor import records
 from tailor.errors import RecordError
-from tailor.shell.page import render
-from tailor.stages.analyze import Analyses
-from tests.shell.test_figures import analyses, certificate, compression, history
+from tailor.shell.page import analysis, render
+from tailor.shell.page.matrix import matrix
+from tailor.shell.page.networks import Networks, without_common
+from tailor.stages.analyze import Analyses, Analysis, Failed, LayerAnalysis, analyze
+from tests.shell.test_figures import (
+    analyses,
+    certificate,
+    comparison,
+    compression,
+    history,
+    steps,
+)
 
 EVIL = "</script><img src=x onerror=alert(1)>${policy}%{x}&amp;"
 DRAWN_ONLY = {"singular_values", "histogram", "survival", "aliases"}
@@ -65,6 +75,8 @@ def numbers(value: records.Json) -> Iterator[float | int]:
 
 def test_every_number_stands_in_a_table(report: Path) -> None:
     shown = set(re.findall(r'<data value="([^"]+)">', markup(report)))
+    for block in re.findall(r'id="matrix-\d+-all">(.*?)</script>', report.read_text("utf-8")):
+        shown |= {repr(value) for row in json.loads(block) for value in row}
     found = [analyses(), compression(), certificate(), *history()]
     wanted = {repr(number) for record in found for number in numbers(records.to_json(record))}
     assert len(wanted) > 80
@@ -109,9 +121,20 @@ def test_a_bound_of_polishing_says_which_file_it_is_of(report: Path) -> None:
 
 
 def hostile() -> Analyses:
-    (one, *_) = analyses().analyses
-    layers = tuple(replace(la, name=f"{EVIL}{i}") for i, la in enumerate(one.layers))
-    return Analyses(analyses=(replace(one, source=EVIL, layers=layers),))
+    return Analyses(
+        analyses=tuple(
+            replace(
+                one,
+                source=EVIL if n == 0 else one.source,
+                layers=tuple(
+                    replace(la, name=f"{EVIL}{i}", measures={EVIL: EVIL})
+                    for i, la in enumerate(one.layers)
+                ),
+                failed=(Failed(name=EVIL, shape=(), dtype=EVIL, reason=EVIL),),
+            )
+            for n, one in enumerate(analyses().analyses)
+        )
+    )
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
@@ -128,10 +151,172 @@ def test_an_analysis_alone_gives_its_stage_alone(tmp_path: Path) -> None:
     records.save(analyses(), tmp_path / "analysis.json")
     text = markup(render(tmp_path))
     assert re.findall(r'<section id="(\w+)"', text) == ["analyze"]
-    assert text.count('class="plot"') == 6
+    assert text.count('class="plot"') == 8
     assert "5 values, needs 20" in text
     for name in ("0.bias", "2.bias"):
         assert text.count(f'<th scope="row">{name}</th>') == 2
+
+
+def alone(**changed: Any) -> Analysis:
+    """One network with one matrix, as ``tailor analyze`` leaves it."""
+    one = analyses().analyses[0]
+    return replace(one, layers=(replace(one.layers[0], **changed),))
+
+
+def written(folder: Path, *found: Analysis) -> str:
+    records.save(Analyses(analyses=found), folder / "analysis.json")
+    return markup(render(folder))
+
+
+def plots(text: str) -> list[str]:
+    return re.findall(r'class="plot" id="(?:matrix-0-)?([\w-]+)"', text)
+
+
+def test_what_was_not_measured_has_no_figure(tmp_path: Path) -> None:
+    bare = {"entries": None, "histogram": None, "survival": None, "measures": {}}
+    assert plots(written(tmp_path, alone(**bare))) == ["spectrum", "scan"]
+    bare |= {"histogram": alone().layers[0].histogram}
+    assert plots(written(tmp_path, alone(**bare))) == ["spectrum", "scan", "histogram"]
+    text = written(tmp_path, alone())
+    assert plots(text) == ["spectrum", "scan", "entries", "histogram"]
+    flat = {"w": torch.zeros(30, 30), "x": torch.eye(30)}
+    text = written(tmp_path, analyze(flat, label="flat"))
+    assert plots(text) == ["matrix-1-spectrum"]
+
+
+def test_a_network_is_named_in_tables_only_where_there_are_two(tmp_path: Path) -> None:
+    column = '<th scope="col" class="text">network</th>'
+    assert written(tmp_path, alone()).count(column) == 0
+    assert written(tmp_path, *analyses().analyses).count(column) == 2
+
+
+def test_failed_matrices_stand_first(tmp_path: Path) -> None:
+    broken = Failed(name="b.weight", shape=(3, 4), dtype="float32", reason="all is <NaN>")
+    text = written(tmp_path, replace(alone(), failed=(broken,)))
+    alert = re.search(r'role="alert">(.*?)</div>', text)
+    assert alert is not None
+    assert "1 matrix could not be analyzed" in alert[1]
+    assert "<b>b.weight</b> (3 × 4, float32): all is &lt;NaN&gt;" in alert[1]
+    assert "1 matrix failed" in text[: text.index("<main")]
+    assert alert.start() < text.index('class="reading"')
+
+
+def spoken(verdict: str, **measures: float) -> LayerAnalysis:
+    layer = alone().layers[0]
+    fit = replace(layer.spectrum, alpha=3.0, low=2.5, high=3.5)
+    return replace(layer, spectrum=fit, verdict=verdict, measures=measures)
+
+
+@pytest.mark.parametrize(
+    ("given", "low", "said"),
+    [
+        (spoken("well-trained"), 2.5, "Well-trained: the whole 95 % interval lies between 2 and 6"),
+        (spoken("undecided"), 1.5, "Undecided: the 95 % interval includes 2."),
+        (spoken("undecided", p_value=0.03), 2.5, "the power law is rejected (p = 0.03)"),
+        (spoken("undecided", null_z=-1.2), 2.5, "random order give a similar α (null_z = -1.2)"),
+        (spoken("undecided"), 2.5, "this estimator's α is no exponent of the tail"),
+        (spoken("well-trained", p_value=0.6), 2.5, "(p = 0.60), which is no proof of it"),
+        (spoken("well-trained", null_z=-5.0), 2.5, "α lies 5.0 standard deviations below that"),
+    ],
+)
+def test_a_verdict_says_what_it_rests_on(given: LayerAnalysis, low: float, said: str) -> None:
+    layer = replace(given, spectrum=replace(given.spectrum, low=low))
+    network = Networks(("net",), ("net",))
+    assert said in matrix("m", "w", [("net", layer)], network, is_open=True)
+
+
+def test_a_verdict_without_a_random_reference_says_so(tmp_path: Path) -> None:
+    said = "matrices of independent random weights, too, often get an α"
+    claimed = replace(alone(), layers=(spoken("well-trained"),))
+    assert said in written(tmp_path, claimed)
+    compared = replace(alone(), layers=(spoken("well-trained", null_z=4.0),))
+    assert said not in written(tmp_path, compared)
+    unclaimed = replace(alone(), layers=(spoken("undecided"),))
+    assert said not in written(tmp_path, unclaimed)
+
+
+def test_many_models_are_thinned_and_counted(tmp_path: Path) -> None:
+    many = [replace(alone(), source=f"step-{i}.pt") for i in range(15)]
+    text = written(tmp_path, *many)
+    assert "Of 15 models this section shows 6, evenly spread from the first to the last" in text
+    counted = re.search(r"<caption>How many matrices</caption>.*?</table>", text, re.DOTALL)
+    assert counted is not None
+    assert re.findall(r'net-\d">(\d+)<', counted[0]) == ["0", "3", "6", "8", "11", "14"]
+
+
+def crowd(count: int) -> Analysis:
+    one = alone()
+    layers = tuple(replace(one.layers[0], name=f"l{i}", verdict=V[i % 2]) for i in range(count))
+    return replace(one, layers=layers)
+
+
+V = ("undecided", "well-trained")
+
+
+def test_a_list_of_many_matrices_is_closed_at_first(tmp_path: Path, sixty: Path) -> None:
+    assert '<div class="layers">' in written(tmp_path, crowd(3))
+    text = markup(sixty)
+    assert "<summary>60 matrices, one by one" in text
+    for i in (0, 59):
+        assert f'<a href="#matrix-{i}">l{i}</a>' in text
+    assert "Largest α" in text
+
+
+def test_of_very_many_matrices_only_some_have_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "MOST_DRAWN", 20)
+    text = written(tmp_path, crowd(60))
+    assert "<summary>20 of 60 matrices, one by one" in text
+    assert re.findall(r'id="matrix-(\d+)-scan"', text) == [str(i) for i in range(0, 60, 3)]
+    assert '<a href="#matrix-3">l3</a>' in text
+    assert '<th scope="row">l4</th>' in text
+
+
+def test_a_comparison_says_what_its_record_says(tmp_path: Path) -> None:
+    beside = comparison()
+    records.save(beside, tmp_path / "comparison.json")
+    records.save(steps(), tmp_path / "analysis.json")
+    text = markup(render(tmp_path))
+    assert re.findall(r'<section id="(\w+)"', text) == ["compare", "analyze"]
+    assert len(beside.predictions) > 3
+    for one in beside.predictions:
+        said = html.escape(one.meaning)
+        assert f"<strong>{one.metric}:</strong> {said}." in text
+        assert text.count(said) >= 2
+    for caveat in beside.caveats:
+        assert html.escape(caveat) in text
+    shown = set(re.findall(r'<data value="([^"]+)">', text))
+    for model in beside.models:
+        values = (model.quality, *model.mean.values(), *model.median.values())
+        assert {repr(value) for value in values} <= shown
+    assert '<span class="net net-0">0</span>' in text
+
+
+def test_a_comparison_without_quality_predicts_nothing(tmp_path: Path) -> None:
+    beside = replace(comparison(), quality="", predictions=(), caveats=())
+    records.save(beside, tmp_path / "comparison.json")
+    text = markup(render(tmp_path))
+    assert "Does a number order" not in text
+    assert "rank correlation" not in text.lower()
+    records.save(replace(beside, quality="loss"), tmp_path / "comparison.json")
+    assert "A rank correlation needs at least three models" in markup(render(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["net-1.pt", "net-2.pt"], ("1", "2")),
+        (["resnet20-ab.th", "resnet32-cb.th"], ("resnet20-ab", "resnet32-cb")),
+        (["a", "ab"], ("a", "ab")),
+        (["x-1", "x-1-2"], ("1", "1-2")),
+        (["x-", "x-1"], ("x-", "x-1")),
+        (["only.pt"], ("only.pt",)),
+        ([], ()),
+    ],
+)
+def test_names_lose_what_all_of_them_share(names: list[str], short: tuple[str, ...]) -> None:
+    assert without_common(names) == short
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -274,15 +459,16 @@ def test_every_figure_is_drawn_without_complaint(
     browser: Any, report: Path, size: tuple[int, int]
 ) -> None:
     visit(browser, report, size)
-    assert draw_all(browser) == 13
+    assert draw_all(browser) == 15
     width, window = browser.execute_script(
         "return [document.scrollingElement.scrollWidth, innerWidth]"
     )
     assert width <= window == size[0]
     cells = browser.execute_script(
-        "return [...document.querySelectorAll('details[data-numbers] td')].length"
+        "return ['numbers', 'all'].map("
+        "(kind) => document.querySelectorAll(`details[data-${kind}] td`).length)"
     )
-    assert cells > 100
+    assert min(cells) > 100
     assert complaints(browser) == []
     assert requests(browser) == [report.as_uri()]
 
@@ -320,11 +506,83 @@ def test_hostile_names_do_not_run(browser: Any, tmp_path: Path) -> None:
     records.save(hostile(), tmp_path / "analysis.json")
     report = render(tmp_path)
     visit(browser, report, DESK)
-    assert draw_all(browser) == 6
+    assert draw_all(browser) == 8
     assert browser.execute_script("return document.images.length") == 0
     said = browser.execute_script("return document.querySelector('.layer b').textContent")
     assert said == f"{EVIL}0"
     legend = browser.execute_script("return document.querySelector('.legendtext').textContent")
-    assert legend.startswith(EVIL)
+    assert legend.startswith(EVIL[:10])
     assert complaints(browser) == []
     assert requests(browser) == [report.as_uri()]
+
+
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sixty")
+    records.save(Analyses(analyses=(crowd(60),)), folder / "analysis.json")
+    return render(folder)
+
+
+@pytest.fixture
+def many(browser: Any, sixty: Path) -> Any:
+    """The page of sixty matrices, opened."""
+    visit(browser, sixty, DESK)
+    return browser
+
+
+def column(browser: Any, place: int) -> list[str]:
+    cells: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#listing tbody tr:not([hidden])')]"
+        ".map((row) => row.cells[arguments[0]].textContent)",
+        place,
+    )
+    return cells
+
+
+@pytest.mark.browser
+def test_a_table_is_sorted_by_number_and_by_name(many: Any) -> None:
+    def click(head: str) -> None:
+        many.execute_script(
+            "[...document.querySelectorAll('#listing thead button')]"
+            ".find((one) => one.textContent === arguments[0]).click()",
+            head,
+        )
+
+    names = [f"l{i}" for i in range(60)]
+    click("no.")
+    assert column(many, 1) == names
+    click("no.")
+    assert column(many, 1) == names[::-1]
+    click("matrix")
+    assert column(many, 1) == names  # l9 before l10
+    click("verdict")
+    assert column(many, 5) == ["undecided"] * 30 + ["well-trained"] * 30
+    assert complaints(many) == []
+
+
+@pytest.mark.browser
+def test_a_table_is_filtered_by_name_and_verdict(many: Any) -> None:
+    many.find_element("css selector", "form.filter input").send_keys("L5")
+    assert column(many, 1) == ["l5", *(f"l5{i}" for i in range(10))]
+    many.find_element("css selector", "form.filter select").send_keys("well-trained")
+    assert column(many, 1) == ["l5", "l51", "l53", "l55", "l57", "l59"]
+    assert many.find_element("css selector", "form.filter output").text == "6 of 60 rows"
+
+
+@pytest.mark.browser
+def test_a_click_on_a_row_opens_its_matrix_and_draws_it(many: Any) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    assert many.execute_script("return document.querySelectorAll('.layer .main-svg').length") == 0
+    many.execute_script("document.querySelectorAll('#listing tbody tr')[41].cells[3].click()")
+    plot = many.find_element("id", "matrix-41-scan")
+    WebDriverWait(many, 20, poll_frequency=0.05).until(lambda _: drawn(many, plot))
+    opened = many.execute_script(
+        "return [...document.querySelectorAll('.layer[open]')].map((one) => one.id)"
+    )
+    assert opened == ["matrix-0", "matrix-41"]
+    top = many.execute_script(
+        "return arguments[0].closest('.layer').getBoundingClientRect().top", plot
+    )
+    assert 0 <= top < DESK[1]
+    assert complaints(many) == []

@@ -11,6 +11,7 @@ from traceback import format_exception
 from typing import Any, BinaryIO
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from tailor.engine.answer import Answer, Raised, attempt, pack
 from tailor.errors import UsageError
@@ -47,15 +48,22 @@ def _exactly(stream: BinaryIO, length: int) -> bytes:
     return found
 
 
-def serve(main: dict[str, str]) -> None:
-    """Answer every (function, task) that comes through standard input.
+def serve_standard_input(main: dict[str, str]) -> None:
+    """``serve`` through standard input and output, for a process that was started afresh."""
+    outgoing = os.fdopen(os.dup(1), "wb")
+    serve(sys.stdin.buffer, outgoing, main)
+
+
+def serve(incoming: BinaryIO, outgoing: BinaryIO, main: dict[str, str]) -> None:
+    """Answer every (function, task) that comes in.
 
     Args:
+        incoming: Messages of the parent.
+        outgoing: For the answers.
         main: Where the program of the parent lies, see ``_understand``.
     """
     torch.set_num_threads(1)
-    incoming = sys.stdin.buffer
-    outgoing = os.fdopen(os.dup(1), "wb")
+    threadpool_limits(1)  # of BLAS libraries that were loaded with more
     os.dup2(2, 1)  # what a task prints must not come between the answers
     while True:
         try:

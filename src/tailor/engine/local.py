@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
-from tailor.engine.crew import Crew, Lost
+from tailor.engine.crew import Crew
 from tailor.engine.interface import Engine, Result, Task, dear_first, lost_for_good
+from tailor.engine.worker import Lost
 from tailor.errors import UsageError
 
 

@@ -12,12 +12,22 @@ from tailor.shell.figures.traces import Trace
 Figure: TypeAlias = dict[str, Any]
 Axis: TypeAlias = dict[str, Any]
 
-
-def figure(traces: Sequence[Trace], x: Axis, y: Axis) -> Figure:
-    """Traces in the look that all figures share; there is no title, the page has captions."""
-    layout = {
-        "xaxis": x,
-        "yaxis": y,
+_AXIS: Axis = {
+    "title": {"standoff": 8, "font": {"size": 13}},
+    "tickfont": {"size": 12},
+    "gridcolor": GRID,
+    "linecolor": MUTED,
+    "showline": True,
+    "ticks": "outside",
+    "tickcolor": MUTED,
+    "zeroline": False,
+    "automargin": True,
+}
+# What all figures share: plotly's ``layout.template``. The page holds it once, not in each figure.
+TEMPLATE: Figure = {
+    "layout": {
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
@@ -27,23 +37,36 @@ def figure(traces: Sequence[Trace], x: Axis, y: Axis) -> Figure:
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": MUTED, "font": {"color": INK}},
         "showlegend": True,
     }
-    return {"data": list(traces), "layout": layout}
+}
+
+
+def figure(traces: Sequence[Trace], x: Axis, y: Axis) -> Figure:
+    """Traces on two axes; there is no title, the page has captions."""
+    return {"data": list(traces), "layout": {"xaxis": x, "yaxis": y}}
+
+
+def panels(upper: Sequence[Trace], lower: Sequence[Trace], x: Axis, y: tuple[Axis, Axis]) -> Figure:
+    """Two figures, one above the other, with one x axis; ``y`` is that of the upper one first."""
+    made = figure(
+        [*(trace | {"yaxis": "y2"} for trace in upper), *lower], x, y[1] | {"domain": [0, 0.46]}
+    )
+    made["layout"]["yaxis2"] = y[0] | {"domain": [0.54, 1], "anchor": "x"}
+    return made
+
+
+def mark(at: float, *, of: str = "y", dash: str = "dash", ink: str = MUTED) -> dict[str, Any]:
+    """A straight line through a whole panel: across at a y, or upright with ``of="x"``."""
+    axes = {"xref": "x", "yref": "paper"} if of == "x" else {"xref": "paper", "yref": of}
+    ends = {"x0": at, "x1": at, "y0": 0, "y1": 1}
+    if of != "x":
+        ends = {"x0": 0, "x1": 1, "y0": at, "y1": at}
+    line = {"color": ink, "width": 1, "dash": dash}
+    return {"type": "line", "layer": "below", "line": line} | axes | ends
 
 
 def axis(title: str, type: str = "-", **more: Any) -> Axis:
     """An axis; ``more`` goes to plotly as it is."""
-    made: Axis = {
-        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
-        "tickfont": {"size": 12},
-        "type": type,
-        "gridcolor": GRID,
-        "linecolor": MUTED,
-        "showline": True,
-        "ticks": "outside",
-        "tickcolor": MUTED,
-        "zeroline": False,
-        "automargin": True,
-    }
+    made: Axis = {"title": {"text": title}, "type": type}
     return made | more
 
 
@@ -71,6 +94,16 @@ def log_axis(
         "tickmode": "array",
         "tickvals": [float(at) for at in ticks],
         "ticktext": [(show or tick)(at) for at in ticks],
+    }
+
+
+def alpha_axis(title: str, values: Sequence[float]) -> Axis:
+    """A log axis of density exponents, from 1; the thresholds 2 and 6 are among its ticks."""
+    top = max([7.0, *values])
+    ticks = [at for at in (1, 2, 3, 4, 6, 10, 20, 50, 100, 1000) if at <= top]
+    ends = [short(math.log10(0.97)), short(math.log10(top) + 0.03)]
+    return axis(title, "log", range=ends, tickmode="array", tickvals=ticks) | {
+        "ticktext": [f"{at:g}" for at in ticks]
     }
 
 

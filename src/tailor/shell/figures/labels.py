@@ -29,6 +29,18 @@ def plain(text: str) -> str:
     return text
 
 
+def brief(text: str, most: int = 36) -> str:
+    """A long name without its middle, for legends.
+
+    >>> brief("checkpoints/a-very-long-name-of-a-model-at-step-1000.pt")
+    'checkpoints/a-ver…l-at-step-1000.pt'
+    """
+    if len(text) <= most:
+        return text
+    half = (most - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
 def tick(value: Decimal) -> str:
     """A plain number, or a power of ten where that would be long.
 
@@ -51,6 +63,6 @@ def kilo(size: Decimal) -> str:
     return f"{size / 1000:f}k" if size >= 1000 else f"{size:f}"
 
 
-def short(value: float) -> float:
-    """Six digits: finer than any screen, and the page stays small."""
-    return float(f"{value:.6g}")
+def short(value: float, digits: int = 6) -> float:
+    """Few digits: finer than any screen, and the page stays small."""
+    return float(f"{value:.{digits}g}")

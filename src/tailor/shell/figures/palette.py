@@ -13,6 +13,14 @@ NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Nearly the same, but other texts: DARK may replace a network's colour and leave a part's.
 PARTS = ("#56b4e8", "#e69f01", "#009e74", "#cc79a8", "#b3a80a", "#8c96a0")
 
+# Marks of the verdicts on an exponent: colour where there is one network, shape always.
+VERDICTS = {
+    "well-trained": ("#009e73", "circle"),
+    "over-trained": ("#d55e00", "triangle-down"),
+    "under-trained": ("#0072b2", "triangle-up"),
+    "undecided": (MUTED, "circle-open"),
+}
+
 DARK = {
     INK: "#e4e8ec",
     MUTED: "#98a2ad",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from tailor.shell.demo import Epoch, Point, Stage
-from tailor.shell.figures.labels import plain, short
+from tailor.shell.figures.labels import brief, plain, short
 
 Trace: TypeAlias = dict[str, Any]
 Row = TypeVar("Row", Epoch, Stage, Point)
@@ -28,19 +28,24 @@ def line(
     dash: str = "solid",
     hover: str = "%{x}: %{y}",
 ) -> Trace:
-    """A line through points; ``label`` follows the network's name in the legend."""
-    name = f"{network}, {label}" if label else network
+    """A line through points; ``label`` follows the network's name, if it has one, in the legend."""
+    name = ", ".join(part for part in (network, label) if part)
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": plain(name),
+        "name": plain(brief(name)),
         "meta": name,
         "x": list(x),
         "y": [short(value) for value in y],
-        "line": {"color": ink, "width": 2, "dash": dash},
+        "line": {"color": ink, "width": 2} | ({} if dash == "solid" else {"dash": dash}),
         "marker": {"color": ink, "size": 6},
-        "hovertemplate": f"{hover}<extra>{plain(name)}</extra>",
+        "hovertemplate": f"{hover}<extra>{plain(brief(name))}</extra>",
     }
+
+
+def bare(trace: Trace) -> Trace:
+    """A line that shows no marks, without their look."""
+    return {name: value for name, value in trace.items() if name != "marker"}
 
 
 def error_lines(

@@ -1,63 +1,103 @@
-"""The section Analyze: spectra and tails of every weight matrix, network beside network."""
+"""The section Analyze: what was found in all matrices, a table of them, and each by itself."""
 
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from tailor.numerics.powerlaw import NoFit, PowerLawFit
+from tailor.numerics.powerlaw import PowerLawFit
 from tailor.shell import figures
-from tailor.shell.figures.analysis import DECADES, Layers
+from tailor.shell.figures import Layers
 from tailor.shell.page.blocks import closed, figure, grid, reading
+from tailor.shell.page.listing import listing
+from tailor.shell.page.matrix import matrix
 from tailor.shell.page.networks import Networks
-from tailor.shell.page.tables import count, number, share, table
+from tailor.shell.page.overview import LEGEND, counts, failures, in_words, summary
+from tailor.shell.page.tables import table
 from tailor.shell.page.text import dimensions, escape, matrices
-from tailor.stages.analyze import Analyses, LayerAnalysis
+from tailor.stages.analyze import Analyses, Analysis, LayerAnalysis
 
 OPEN_LAYERS = 3  # with more matrices only the first is open
+LISTED_LAYERS = 40  # with more, the list of single matrices is closed at first
+MOST_NETWORKS = len(figures.NETWORKS)  # drawn: as many as there are colours
+MOST_DRAWN = 1200  # spectra with figures; a page of more would be slow to open
 
-Groups: TypeAlias = Mapping[str, Layers]  # every matrix by its name
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One matrix in all networks that have it.
+
+    Attributes:
+        anchor: Its id on the page.
+        name: Its name.
+        layers: Networks by name, with its record.
+        drawn: Whether it has figures.
+    """
+
+    anchor: str
+    name: str
+    layers: Sequence[tuple[str, LayerAnalysis]]
+    drawn: bool
 
 
 def section(analyses: Analyses, networks: Networks) -> str:
     """Body of the section."""
-    groups = _by_matrix(analyses)
-    parts = [
-        "<p>Every weight matrix is measured without data: the eigenvalues of WᵀW (squared "
-        "singular values) and the sizes of its weights. A straight line on these log-log axes "
-        "is a power law, p(x) ~ x<sup>−α</sup>. A small α is a heavy tail.</p>",
-        reading(_comparison(groups, networks)),
-        "<p>Any sample gets an exponent, also one without a power law. D says how far the "
-        "fitted tail is from the data; 0 is perfect. An asymptotic interval takes xmin as "
-        "given and is somewhat too short.</p>",
-    ]
-    if len(groups) > OPEN_LAYERS:
-        parts.append(_overview(analyses, networks))
-    parts.append(_numbers(groups, networks))
-    for place, (name, layers) in enumerate(groups.items()):
-        is_open = place == 0 or len(groups) <= OPEN_LAYERS
-        parts.append(_matrix(f"matrix-{place}", name, layers, networks, is_open=is_open))
-    parts.append(_skipped(analyses, networks))
-    return "\n".join(parts)
+    shown, rest = _spread(analyses.analyses)
+    groups = _by_matrix(shown)
+    anchors = {group.name: group.anchor for group in groups if group.drawn}
+    return "\n".join(
+        [
+            "<p>Every weight matrix is measured without data: the eigenvalues of WᵀW (squared "
+            "singular values) and, if asked for, its weights. A straight line on log-log axes is "
+            "a power law, p(x) ~ x<sup>−α</sup>; a small α is a heavy tail.</p>",
+            rest,
+            failures(shown, networks),
+            reading([*in_words(shown, networks, anchors), *_comparison(groups, networks)]),
+            counts(shown, networks),
+            LEGEND,
+            *_overview(shown, networks, many=len(groups) > OPEN_LAYERS),
+            listing(shown, networks, anchors),
+            _one_by_one(groups, networks),
+            _skipped(shown, networks),
+        ]
+    )
 
 
-def _by_matrix(analyses: Analyses) -> Groups:
+def _spread(analyses: Sequence[Analysis]) -> tuple[Sequence[Analysis], str]:
+    """As many models as there are colours, from first to last, and what is said of that."""
+    if len(analyses) <= MOST_NETWORKS:
+        return analyses, ""
+    step = (len(analyses) - 1) / (MOST_NETWORKS - 1)
+    shown = [analyses[round(i * step)] for i in range(MOST_NETWORKS)]
+    return shown, (
+        f'<p class="note">Of {len(analyses):,} models this section shows {len(shown)}, evenly '
+        "spread from the first to the last. All of them are in analysis.csv.</p>"
+    )
+
+
+def _by_matrix(analyses: Sequence[Analysis]) -> list[Group]:
     """Every matrix in the networks that have it, in the order in which they are met."""
-    groups: dict[str, list[tuple[str, LayerAnalysis]]] = {}
-    for analysis in analyses.analyses:
+    found: dict[str, list[tuple[str, LayerAnalysis]]] = {}
+    for analysis in analyses:
         for one in analysis.layers:
-            groups.setdefault(one.name, []).append((analysis.source, one))
-    return groups
+            found.setdefault(one.name, []).append((analysis.source, one))
+    step = math.ceil(sum(map(len, found.values())) / MOST_DRAWN)
+    return [
+        Group(f"matrix-{place}", name, layers, place % step == 0)
+        for place, (name, layers) in enumerate(found.items())
+    ]
 
 
-# ---- what is seen -------------------------------------------------------------------------
+# What is seen
 
 
-def _comparison(groups: Groups, networks: Networks) -> list[str]:
+def _comparison(groups: Sequence[Group], networks: Networks) -> list[str]:
     """In how many matrices the intervals of two networks lie apart."""
-    if all(len(layers) != 2 for layers in groups.values()):
+    if len(networks.names) != 2 or all(len(group.layers) != 2 for group in groups):
         return []
     said = []
+    layers = [group.layers for group in groups]
     for which, noun in (("entries", "weights"), ("spectrum", "eigenvalues")):
-        pairs = _pairs(groups.values(), which)
+        pairs = _pairs(layers, which)
         apart = [a for a, b in pairs if a[1].high < b[1].low]
         heavier = {name for name, _ in apart}
         of = f"{len(apart)} of {matrices(len(pairs))}"
@@ -67,7 +107,7 @@ def _comparison(groups: Groups, networks: Networks) -> list[str]:
         elif pairs:
             rest = "in no one direction" if apart else "the networks cannot be told apart"
             said.append(f"Tail of the {noun}: intervals apart in {of}, {rest}.")
-        else:
+        elif any(getattr(one, which) is not None for group in layers for _, one in group):
             said.append(f"Tail of the {noun}: no matrix has a fit in both networks.")
     return said
 
@@ -83,148 +123,82 @@ def _pairs(groups: Iterable[Layers], which: str) -> list[list[tuple[str, PowerLa
     return pairs
 
 
-def _in_words(fit: PowerLawFit | NoFit) -> str:
-    if isinstance(fit, NoFit):
-        return f"have no fit ({escape(fit.reason)})"
-    return (
-        f"α\u00a0=\u00a0{fit.alpha:.2f} [{fit.low:.2f},\u00a0{fit.high:.2f}] over the largest "
-        f"{fit.n_tail:,} of {fit.n:,}, D\u00a0=\u00a0{fit.D:.3f}"
-    )
-
-
-# ---- figures ------------------------------------------------------------------------------
-
-
-def _overview(analyses: Analyses, networks: Networks) -> str:
-    """All exponents, for models of many matrices."""
-    return grid(
-        *(
-            figure(
-                f"all-{which}",
-                figures.exponents(analyses, networks.colours, of=which),
-                f"<strong>Exponents of the {noun},</strong> matrix by matrix. Matrices "
-                "without a fit have no mark; long intervals end at the axis.",
-                f"Exponents of the {noun} of all matrices",
-            )
-            for which, noun in (("spectrum", "eigenvalues"), ("entries", "weights"))
-        )
-    )
-
-
-def _matrix(anchor: str, name: str, layers: Layers, networks: Networks, *, is_open: bool) -> str:
-    """One matrix in all networks that have it: three figures, drawn when they are seen."""
-    shapes = sorted({dimensions(one.shape) for _, one in layers})
-    said = [
-        f"{networks.name(network)}: {noun} {_in_words(fit)}."
-        for network, one in layers
-        for noun, fit in (("weights", one.entries), ("eigenvalues", one.spectrum))
-    ]
-    bars = " Counts in equal bins, scaled to a density; its axis is logarithmic."
+def _overview(shown: Sequence[Analysis], networks: Networks, *, many: bool) -> list[str]:
+    """All exponents, stable ranks and norms along the depth, and their means."""
+    if not many:
+        return []
+    depth = [(networks.label(one.source), one.layers) for one in shown]
+    shapes = "Shapes: ● well-trained, ▼ over-trained, ▲ under-trained, ○ undecided."
     made = [
-        ("spectrum", figures.spectrum, "Eigenvalues.", _lines(layers, "spectrum")),
-        ("entries", figures.entries, "Sizes of the weights.", _lines(layers, "entries")),
-        ("histogram", figures.histogram, "Weights.", bars),
-    ]
-    shown = [
         figure(
-            f"{anchor}-{kind}",
-            draw(layers, networks.colours),
-            f"<strong>{title}</strong>{more}",
-            f"{title[:-1]} of {name}",
-        )
-        for kind, draw, title, more in made
+            "all-spectrum",
+            figures.exponents(depth, networks.colours),
+            "<strong>Exponents of the eigenvalues</strong> along the network, with 95 % "
+            f"intervals; dashed: 2 and 6. {shapes} A matrix without a fit has no mark.",
+            "Exponents of the eigenvalues of all matrices",
+        ),
+        figure(
+            "all-norms",
+            figures.norms(depth, networks.colours),
+            "<strong>Stable rank and norms</strong> along the network: ‖W‖² is the sum of the "
+            "eigenvalues (dots), λmax the largest (diamonds); the stable rank is their ratio.",
+            "Stable rank and norms of all matrices",
+        ),
     ]
-    ids = " ".join(f"{anchor}-{kind}" for kind, *_ in made)
+    if any(isinstance(one.entries, PowerLawFit) for _, layers in depth for one in layers):
+        made.append(
+            figure(
+                "all-entries",
+                figures.exponents(depth, networks.colours, of="entries"),
+                "<strong>Exponents of the weights</strong> along the network.",
+                "Exponents of the weights of all matrices",
+            )
+        )
+    return [grid(*made, pairs=True), summary(shown, networks)]
+
+
+# One by one
+
+
+def _one_by_one(groups: Sequence[Group], networks: Networks) -> str:
+    """Every matrix, to open."""
+    drawn = [group for group in groups if group.drawn]
+    shown = "\n".join(
+        matrix(
+            group.anchor,
+            group.name,
+            group.layers,
+            networks,
+            is_open=place == 0 or len(drawn) <= OPEN_LAYERS,
+        )
+        for place, group in enumerate(drawn)
+    )
+    if len(groups) <= LISTED_LAYERS:
+        return f'<div class="layers">{shown}</div>'
+    of = f"{len(drawn):,} of " if len(drawn) < len(groups) else ""
     return (
-        f'<details class="layer"{" open" if is_open else ""}>'
-        f'<summary><b>{escape(name)}</b><span class="sub">{", ".join(shapes)}</span></summary>'
-        f"{reading(said)}{grid(*shown)}"
-        f'<details data-numbers="{ids}"><summary class="sub">Numbers drawn here</summary>'
-        "</details></details>"
+        f'<details class="layers"><summary>{of}{matrices(len(groups))}, one by one: spectrum, '
+        f"fit against xmin, weights</summary>{shown}</details>"
     )
 
 
-def _lines(layers: Layers, of: str) -> str:
-    """What the lines of a tail's figure mean, and what its axis leaves out."""
-    said = " Both axes are logarithmic."
-    if any(isinstance(getattr(one, of), PowerLawFit) for _, one in layers):
-        said += " Line: fitted tail. Dotted: xmin."
-    drawn: list[float] = []
-    for _, one in layers:
-        drawn += [value**2 for value in one.singular_values] if of == "spectrum" else one.survival.x
-    decades = DECADES[of]
-    least = max(drawn, default=0.0) / 10**decades
-    if any(0 < value < least for value in drawn):
-        said += f" Values below 10<sup>−{decades}</sup> of the largest are left of the axis."
-    return said
-
-
-# ---- tables -------------------------------------------------------------------------------
-
-
-def _numbers(groups: Groups, networks: Networks) -> str:
-    """Three tables: norms, fits of the eigenvalues, fits of the weights."""
-    found = [(network, one) for layers in groups.values() for network, one in layers]
-    names = [[escape(one.name), networks.name(network)] for network, one in found]
-    layers = [one for _, one in found]
-    norms = [[*name, *_norms(one)] for name, one in zip(names, layers, strict=True)]
-    head = ["matrix", "network", "shape", "as a matrix", "type", "stable rank"]
-    head += ["spectral norm", "Frobenius norm", "zeros", "same tensor as"]
-    shown = table("Shapes and norms", head, norms, text=(0, 1, 2, 3, 4, 9))
-    head = ["matrix", "network", "α", "95 % interval", "kind", "tail index α − 1"]
-    head += ["std. error", "xmin", "xmax", "D", "values in tail"]
-    for which, noun in (("spectrum", "eigenvalues"), ("entries", "sizes of the weights")):
-        fits = [getattr(one, which) for one in layers]
-        rows = [[*name, *_fit(fit)] for name, fit in zip(names, fits, strict=True)]
-        shown += table(f"Power law of the {noun}", head, rows, text=(0, 1))
-    return shown
-
-
-def _norms(one: LayerAnalysis) -> list[str]:
-    return [
-        dimensions(one.shape),
-        f"{one.rows:,} × {one.columns:,}",
-        escape(one.dtype),
-        number(one.stable_rank),
-        number(one.spectral_norm),
-        number(one.frobenius_norm),
-        share(one.zeros),
-        ", ".join(map(escape, one.aliases)) or "–",
-    ]
-
-
-def _fit(fit: PowerLawFit | NoFit) -> list[str]:
-    """The fit, or its refusal."""
-    if isinstance(fit, NoFit):
-        return ["no fit", *["–"] * 7, f"0 of {count(fit.n)}: {escape(fit.reason)}"]
-    return [
-        number(fit.alpha),
-        f"[{number(fit.low)}, {number(fit.high)}]",
-        escape(fit.interval),
-        number(fit.alpha - 1),
-        number(fit.sigma),
-        number(fit.xmin),
-        number(fit.xmax),
-        number(fit.D),
-        f"{count(fit.n_tail)} of {count(fit.n)}",
-    ]
-
-
-def _skipped(analyses: Analyses, networks: Networks) -> str:
+def _skipped(shown: Sequence[Analysis], networks: Networks) -> str:
     """Tensors that are no matrices, and why."""
     rows = [
         [
             escape(one.name),
-            networks.name(analysis.source),
+            *([] if networks.alone else [networks.name(analysis.source)]),
             dimensions(one.shape),
             escape(one.dtype),
             escape(one.reason),
         ]
-        for analysis in analyses.analyses
+        for analysis in shown
         for one in analysis.skipped
     ]
     if not rows:
         return "<p>No tensor was left out.</p>"
-    head = ["tensor", "network", "shape", "type", "why it was left out"]
-    shown = table("Tensors that were not analyzed", head, rows, text=range(5), wrap=4)
-    return closed(f"{len(rows):,} tensors were not analyzed", shown)
+    head = ["tensor", *([] if networks.alone else ["network"]), "shape", "type"]
+    head.append("why it was left out")
+    title = "Tensors that were not analyzed"
+    shown_rows = table(title, head, rows, text=range(len(head)), wrap=len(head) - 1)
+    return closed(f"{len(rows):,} tensors were not analyzed", shown_rows)

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from tailor.records import Provenance
-from tailor.shell import figures
 from tailor.shell.demo import Compression
 from tailor.shell.figures.labels import percent, percent_up
 from tailor.shell.page.results import Results
 from tailor.shell.page.tables import table
 from tailor.shell.page.text import escape, matrices
+
+MOST_NAMED = 2  # models; of more only the number fits in a line
 
 
 def header(found: Results, sections: Sequence[tuple[str, str]]) -> str:
@@ -41,8 +42,14 @@ def _outcome(found: Results) -> str:
 def _outcome_without_certificate(found: Results) -> str:
     if found.analyses is None:
         return "Results without a certificate"
-    names = " and ".join(escape(one.source) for one in found.analyses.analyses)
-    return f"{matrices(len(figures.layer_names(found.analyses)))} of <b>{names}</b>"
+    models = found.analyses.analyses
+    count = len({layer.name for one in models for layer in one.layers})
+    names = " and ".join(escape(one.source) for one in models)
+    if len(models) > MOST_NAMED:
+        names = f"{len(models):,} models"
+    broken = sum(len(one.failed) for one in models)
+    said = f"; <b>{matrices(broken)} failed</b>" if broken else ""
+    return f"{matrices(count)} of <b>{names}</b>{said}"
 
 
 def _dense(compression: Compression | None) -> int | None:
@@ -82,6 +89,8 @@ def _about(found: Results) -> Iterator[tuple[str, Provenance]]:
     if found.analyses is not None:
         for one in found.analyses.analyses:
             yield f"analysis of {one.source}", one.provenance
+    if found.comparison is not None:
+        yield "comparison", found.comparison.provenance
     if found.compression is not None:
         yield "compression", found.compression.provenance
     if found.certificate is not None:

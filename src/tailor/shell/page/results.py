@@ -10,8 +10,15 @@ from tailor.errors import RecordError
 from tailor.shell.demo import Compression, Epoch
 from tailor.stages.analyze import Analyses
 from tailor.stages.certify import Certificate
+from tailor.stages.compare import Comparison
 
-READ = ("analysis.json", "compression.json", "certificate.json", "history.csv")
+READ = (
+    "analysis.json",
+    "comparison.json",
+    "compression.json",
+    "certificate.json",
+    "history.csv",
+)
 CARRIED = (
     "seed",
     "tailor",
@@ -28,12 +35,14 @@ class Results:
 
     Attributes:
         analyses: ``analysis.json``.
+        comparison: ``comparison.json``.
         compression: ``compression.json``.
         certificate: ``certificate.json``.
         history: ``history.csv``, row by row.
     """
 
     analyses: Analyses | None
+    comparison: Comparison | None
     compression: Compression | None
     certificate: Certificate | None
     history: tuple[Epoch, ...]
@@ -53,6 +62,7 @@ def read(folder: Path) -> Results:
     history = folder / "history.csv"
     return Results(
         analyses=_load(Analyses, folder / "analysis.json"),
+        comparison=_load(Comparison, folder / "comparison.json"),
         compression=_load(Compression, folder / "compression.json"),
         certificate=_load(Certificate, folder / "certificate.json"),
         history=_history(history) if history.is_file() else (),

@@ -65,3 +65,39 @@ def table(
         f"<table><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead>\n"
         f"<tbody>{chr(10).join(body)}</tbody></table></div>"
     )
+
+
+def sortable(
+    anchor: str,
+    caption: str,
+    head: Sequence[tuple[str, str]],
+    rows: Iterable[Sequence[str]],
+    *,
+    text: Iterable[int] = (),
+) -> str:
+    """A table of finished HTML cells that the page's script can sort and filter.
+
+    Args:
+        anchor: Id of the table.
+        caption: What it shows.
+        head: Names of the columns, and what each means.
+        rows: Cells; the second of each names its row.
+        text: Columns of words; the others are sorted by their number.
+    """
+    words = set(text)
+    kinds = [' class="text"' if i in words else "" for i in range(len(head))]
+    top = "".join(
+        f'<th scope="col"{kind}{f" title={chr(34)}{escape(about)}{chr(34)}" if about else ""}>'
+        f"{escape(name)}</th>"
+        for (name, about), kind in zip(head, kinds, strict=True)
+    )
+    body = []
+    for row in rows:
+        cells = [f"<td{k}>{cell}</td>" for cell, k in zip(row, kinds, strict=True)]
+        cells[1] = f'<th scope="row">{row[1]}</th>'
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll tall" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table id="{anchor}" class="sortable"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{top}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table></div>"
+    )
