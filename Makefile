@@ -5,22 +5,26 @@
 #   PIP_ARGS="..."             more arguments for pip; on Linux without a GPU use
 #                              PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 #   PYTEST_ARGS="..."          more arguments for pytest
+#   BENCH_ARGS="..."           more arguments for bench-analyze; BENCH_ARGS=--help lists them
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 LOWEST := .venv-lowest
+BENCH := .venv-bench
 
 # Silences a banner of mkdocs-material about its successor.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test check docs test-lowest bench-demo format clean
+.PHONY: help demo test check docs test-lowest bench-demo bench-analyze bench-coverage bench-scaling \
+	format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo.stamp ## run the whole loop on an embedded data set; open runs/demo/report.html
 	$(BIN)/tailor demo --out runs/demo
@@ -46,12 +50,22 @@ test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies 
 bench-demo: .venv/demo.stamp ## the demo over five seeds; rewrites benchmarks/results/demo_seeds.json
 	$(BIN)/python benchmarks/demo_seeds.py
 
+bench-coverage: .venv/demo.stamp ## how often the intervals hold; rewrites benchmarks/results/coverage.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+
+bench-scaling: .venv/demo.stamp ## cost of large checkpoints; rewrites results/scaling.json, rehearsal.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rehearsal.py
+
+bench-analyze: $(BENCH)/bench.stamp ## speed beside WeightWatcher; rewrites benchmarks/results/analyze.json
+	$(BENCH)/bin/python -m benchmarks.analyze $(BENCH_ARGS)
+
 format: .venv/dev.stamp ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 clean: ## remove environments, caches, runs/demo and built files
-	rm -rf .venv $(LOWEST) runs/demo site dist build
+	rm -rf .venv $(LOWEST) $(BENCH) runs/demo site dist build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -78,6 +92,12 @@ $(LOWEST)/test.stamp: pyproject.toml constraints-lowest.txt constraints.txt | $(
 	awk -F '==' 'NR == FNR { old[$$1]; print; next } !($$1 in old)' \
 	  constraints-lowest.txt constraints.txt > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install $(PIP_ARGS) -c $(LOWEST)/constraints.txt -e '.[test]'
+	@touch $@
+
+# What analyze is compared with, which tailor itself never imports.
+$(BENCH)/bench.stamp: pyproject.toml constraints-bench.txt constraints.txt | $(BENCH)/created.stamp
+	$(BENCH)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -c constraints-bench.txt \
+	  -e . weightwatcher powerlaw
 	@touch $@
 
 .PRECIOUS: %/created.stamp

@@ -164,9 +164,9 @@ class Analysis:
         from tailor.stages.analyze.table import failed_row, row
 
         rows = [row(layer) for layer in self.layers] + [failed_row(one) for one in self.failed]
-        frame = pandas.DataFrame(rows)
-        frame.insert(0, "source", self.source)
-        return frame.assign(**self.provenance.stamp())
+        names = dict.fromkeys(name for one in rows for name in one)  # by columns: half the time
+        columns = {name: [one.get(name) for one in rows] for name in names}
+        return pandas.DataFrame({"source": self.source} | columns | self.provenance.stamp())
 
     def summary(self) -> "pandas.DataFrame":
         """Mean, median and tail-weighted mean over the matrices that have the number."""

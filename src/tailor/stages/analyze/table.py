@@ -92,7 +92,7 @@ def _norms(layer: LayerAnalysis) -> dict[str, Value]:
     norm, top = layer.frobenius_norm**2, layer.spectral_norm**2
     count = len(layer.singular_values)
     known = layer.matrix_rank is not None and layer.sv_min is not None
-    weak = sum(s * s < WEAK for s in reversed(layer.singular_values)) if known else None
+    weak = int(np.count_nonzero(np.square(layer.singular_values) < WEAK)) if known else None
     return {
         "norm": norm,
         "log_norm": math.log10(norm) if norm > 0 else None,

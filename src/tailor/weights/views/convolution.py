@@ -45,7 +45,7 @@ class Taps(View):
         _refuse_vector(name, tensor)
         if tensor.ndim == 2:
             return [Part(stack=tensor[None])]
-        stack = tensor.flatten(2).permute(2, 0, 1)
+        stack = tensor.flatten(2).permute(2, 0, 1).contiguous()  # read often, so copied once
         if self.scale != 1:  # in double: bfloat16 times sqrt(1/2) would round the spectrum
             stack = stack.double() * self.scale
         if self.pool:
