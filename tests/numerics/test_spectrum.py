@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailor.errors import UsageError
+from tailor.errors import NonFinite, UsageError
 from tailor.numerics.spectrum import (
     SpectralNorm,
     determinant_count,
@@ -221,11 +221,11 @@ def test_the_way_of_other_devices_gives_the_same_numbers(count, rows, columns, s
 def test_entries_that_are_not_finite_are_refused(value):
     stack = torch.ones(3, 4, 5)
     stack[1, 2, 3] = value
-    with pytest.raises(UsageError, match="finite entries"):
+    with pytest.raises(NonFinite, match="finite entries"):
         spectrum(stack)
-    with pytest.raises(UsageError, match="finite entries"):
+    with pytest.raises(NonFinite, match="finite entries"):
         spectral_norm(stack[1])
-    with pytest.raises(UsageError, match="finite entries"):
+    with pytest.raises(NonFinite, match="finite entries"):
         frobenius_norm(stack[1])
 
 
@@ -234,8 +234,14 @@ def test_what_has_no_spectrum_is_refused():
         spectrum(torch.zeros(1, 0, 3))
     with pytest.raises(UsageError, match=r"float64 or float32, not in torch\.float16"):
         spectrum(torch.zeros(1, 2, 3), dtype=torch.float16)
-    with pytest.raises(UsageError, match="exceed float64"):
+    with pytest.raises(NonFinite, match="exceed float64"):
         spectrum(torch.full((1, 2, 3), 1e200, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(UsageError, match=rf"^device '{device}' cannot be used \(.*\); use cpu$"):
+        spectrum(torch.ones(1, 2, 3), device=device)
 
 
 # ---- numpy's OpenBLAS ---------------------------------------------------------------------

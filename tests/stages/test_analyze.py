@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas
@@ -17,7 +18,15 @@ from tailor import records
 from tailor.engine import Local
 from tailor.errors import NonFinite, UsageError
 from tailor.numerics.alternatives import compare
-from tailor.numerics.powerlaw import Clauset, Hill, HillMid, NoFit, PowerLawFit, WeightWatcherCompat
+from tailor.numerics.powerlaw import (
+    Clauset,
+    Hill,
+    HillMid,
+    NoFit,
+    PowerLawFit,
+    TailFit,
+    WeightWatcherCompat,
+)
 from tailor.stages.analyze import (
     Analyses,
     Compressible,
@@ -380,22 +389,61 @@ def spectrum_of(alpha, n=400, noise=0.0):
     [(1.5, "over-trained"), (2.05, "undecided"), (3.5, "well-trained"), (9.0, "under-trained")],
 )
 def test_a_verdict_is_given_only_where_the_interval_is_on_one_side(alpha, verdict):
-    (layer,) = analyze({"w": spectrum_of(alpha)}).layers
+    (layer,) = analyze({"w": spectrum_of(alpha)}, spectrum=Clauset(bootstrap=100)).layers
     assert layer.spectrum.alpha == pytest.approx(alpha, abs=0.1)
     assert layer.verdict == verdict
+
+
+def test_an_interval_that_takes_xmin_as_given_supports_no_verdict():
+    (layer,) = analyze({"w": spectrum_of(3.5)}).layers
+    assert 2 < layer.spectrum.low < layer.spectrum.high < 6
+    assert layer.spectrum.interval == "asymptotic"
+    assert layer.verdict == "undecided"
+
+
+def test_noise_gets_no_verdict():
+    generator = torch.Generator().manual_seed(0)
+    noise = {f"w{i}": torch.randn(64, 64, generator=generator) for i in range(20)}
+    found = analyze(noise, spectrum=Clauset(bootstrap=100))
+    assert {layer.verdict for layer in found.layers} == {"undecided"}
 
 
 def test_no_verdict_without_a_tail_or_against_a_rejected_power_law():
     matrix = spectrum_of(3.5)
     assert analyze({"w": matrix}, spectrum=HillMid()).layers[0].verdict == "undecided"
-    kept = analyze({"w": matrix}, measures=(PValue(replicates=50),)).layers[0]
+    method = Clauset(bootstrap=50)
+    kept = analyze({"w": matrix}, spectrum=method, measures=(PValue(replicates=50),)).layers[0]
     assert kept.measures["p_value"] > 0.1
     assert kept.verdict == "well-trained"
-    share = (np.arange(2000) + 0.5) / 2000
-    uniform = torch.diag(torch.from_numpy(np.sqrt(1 + share)))
-    refused = analyze({"w": uniform}, spectrum=Hill(k=1000), measures=(PValue(replicates=20),))
-    assert refused.layers[0].measures["p_value"] <= 0.1
-    assert refused.layers[0].verdict == "undecided"
+
+
+class Sure(TailFit):
+    """An interval from 3 to 4, whatever the values."""
+
+    def fit(self, values):
+        return replace(Clauset().fit(values), low=3.0, high=4.0, interval="bootstrap")
+
+
+@pytest.mark.parametrize(
+    ("column", "number", "verdict"),
+    [
+        ("p_value", 0.1, "undecided"),
+        ("p_value", 0.11, "well-trained"),
+        ("null_z", 1.9, "undecided"),
+        ("null_z", -1.9, "undecided"),
+        ("null_z", -2.1, "well-trained"),
+        ("other", 0.0, "well-trained"),
+    ],
+)
+def test_a_verdict_is_withdrawn_where_a_measure_speaks_against_the_power_law(
+    column, number, verdict
+):
+    class Speaks(Measure):
+        def measure(self, matrix):
+            return {column: number}
+
+    found = analyze({"w": spectrum_of(3.5)}, spectrum=Sure(), measures=(Speaks(),))
+    assert found.layers[0].verdict == verdict
 
 
 # Journal

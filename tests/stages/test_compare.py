@@ -83,7 +83,8 @@ def test_four_models_say_nothing_even_in_perfect_order():
     found = compare(models, quality=alphas)
     perfect = next(one for one in found.predictions if one.metric == "mean_alpha")
     assert perfect.correlation.rho == pytest.approx(1)
-    assert all(one.meaning.startswith("says nothing: with 4 models") for one in found.predictions)
+    begins = "says nothing: with 4 models and "
+    assert all(one.meaning.startswith(begins) for one in found.predictions)
 
 
 def test_a_perfect_order_of_eight_is_told_apart_from_chance_unless_size_explains_it():

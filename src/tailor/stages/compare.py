@@ -302,9 +302,11 @@ def _columns(models: Sequence[ModelSummary]) -> dict[str, Float[ndarray, "models
 
 def _meaning(found: RankCorrelation, corrected: float, tried: int, size: float, named: str) -> str:
     """What a reader may conclude; never more than the sample carries."""
-    if found.least_p > SIGNIFICANT:
+    least = min(1.0, found.least_p * tried)
+    if least > SIGNIFICANT:
         return (
-            f"says nothing: with {found.n} models even a perfect order has p = {found.least_p:.2g}"
+            f"says nothing: with {found.n} models and {tried} metrics even a perfect order has "
+            f"p = {least:.2g}"
         )
     if corrected > SIGNIFICANT:
         return f"cannot be told from chance (p = {corrected:.2g} after {tried} metrics were tried)"

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from tailor.errors import UsageError
+from tailor.errors import NonFinite, UsageError
 from tailor.numerics.spectrum.blocks import NEAR_ONE, blocks, exponents, largest_entries, whole
 
 CHECK_EVERY = 4  # steps between two looks at the residual
@@ -35,7 +35,8 @@ def frobenius_norm(matrix: Float[Tensor, "rows columns"]) -> float:
     """Root of the sum of the squared entries, summed in float64.
 
     Raises:
-        UsageError: The matrix is empty, or an entry is NaN or infinite.
+        NonFinite: An entry is NaN or infinite.
+        UsageError: The matrix is empty.
     """
     stack = matrix.detach()[None]
     power = _power(stack)
@@ -63,7 +64,8 @@ def spectral_norm(
         seed: Of the random vector that it starts from.
 
     Raises:
-        UsageError: The matrix is empty, an entry is NaN or infinite, or ``steps`` is below 1.
+        NonFinite: An entry is NaN or infinite.
+        UsageError: The matrix is empty, or ``steps`` is below 1.
     """
     if steps < 1:
         raise UsageError(f"a spectral norm needs at least 1 step, but steps is {steps}")
@@ -94,7 +96,7 @@ def _power(stack: Float[Tensor, "1 rows columns"]) -> Int64[Tensor, "1"]:
         raise UsageError(f"a norm needs entries, but the shape is {tuple(stack.shape[1:])}")
     largest = largest_entries(stack)
     if not largest.isfinite().all():
-        raise UsageError("a norm needs finite entries, but some are NaN or infinite")
+        raise NonFinite("a norm needs finite entries, but some are NaN or infinite")
     return exponents(largest)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float64, Int64, Shaped
 from numpy import ndarray
 from torch import Tensor
 
-from tailor.errors import UsageError
+from tailor.errors import NonFinite, UsageError
 from tailor.numerics.spectrum.blocks import (
     BLOCK,
     Stack,
@@ -64,20 +64,30 @@ def spectrum(
         device: Where to compute.
 
     Raises:
-        UsageError: The stack is empty, an entry is NaN or infinite, the squares of the entries
-            exceed float64, or ``dtype`` is another type.
+        NonFinite: An entry is NaN or infinite, or the squares of the singular values exceed
+            float64.
+        UsageError: The stack is empty, ``dtype`` is another type, or the device is not there.
     """
     if dtype not in (torch.float64, torch.float32):
         raise UsageError(f"a spectrum is computed in float64 or float32, not in {dtype}")
     if stack.numel() == 0:
         raise UsageError(f"a spectrum needs entries, but the shape is {tuple(stack.shape)}")
+    _refuse_absent(device)
     stack = stack.detach().resolve_conj().resolve_neg().to(device)
     largest = largest_entries(stack)
     if not largest.isfinite().all():
-        raise UsageError("a spectrum needs finite entries, but some are NaN or infinite")
+        raise NonFinite("a spectrum needs finite entries, but some are NaN or infinite")
     powers = exponents(largest)
     solved = [_solve(stack[group], dtype, powers[group]) for group in _groups(stack, dtype)]
     return _pool(solved, _bound(stack, dtype))
+
+
+def _refuse_absent(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on its build
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {str(device)!r} cannot be used ({reason}); use cpu") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +162,7 @@ def _bound(matrix: Tensor, dtype: torch.dtype) -> float:
 def _pool(solved: list[_Solved], bound: float) -> Spectrum:
     values = np.sort(np.concatenate([group.eigenvalues.ravel() for group in solved]))
     if not np.isfinite(values[-1]):
-        raise UsageError(
+        raise NonFinite(
             "the squares of the singular values exceed float64; divide the matrix by a power of two"
         )
     ranks = [rank for group in solved for rank in group.ranks]

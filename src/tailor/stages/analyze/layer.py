@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 from torch import Tensor
 
+from tailor.errors import NonFinite
 from tailor.numerics.powerlaw import MatrixFit, NoFit, PowerLawFit, TailFit
 from tailor.numerics.spectrum import (
     Spectrum,
@@ -64,11 +65,12 @@ def measure(task: Measurement) -> Rows:
     found: list[LayerAnalysis | Failed] = []
     for part, rows, columns in _parts(task):
         name = layer.name + part.label
-        reason = _why_broken(part.stack)
-        if reason is not None:
+        try:
+            one = _measure_part(task, name, part, rows, columns)
+        except NonFinite as error:
+            reason = _why_broken(part.stack, error)
             found.append(Failed(name=name, shape=layer.shape, dtype=layer.dtype, reason=reason))
             continue
-        one = _measure_part(task, name, part, rows, columns)
         now = time.perf_counter()
         found.append(replace(one, seconds=now - began))
         began = now
@@ -89,13 +91,10 @@ def _parts(task: Measurement) -> list[tuple[Part, int, int]]:
     return [(part, *part.stack.shape[1:]) for part in parts]
 
 
-def _why_broken(stack: Shaped[Tensor, "count rows columns"]) -> str | None:
-    if stack.is_complex():
-        stack = torch.view_as_real(stack)
-    least, most = torch.aminmax(stack)
-    if math.isfinite(least) and math.isfinite(most):
-        return None
+def _why_broken(stack: Shaped[Tensor, "count rows columns"], error: NonFinite) -> str:
     bad = int((~torch.isfinite(stack)).sum())
+    if bad == 0:
+        return str(error)
     return (
         f"{bad} of {stack.numel()} values are NaN or infinite; the checkpoint is broken there, "
         "use an earlier one"
@@ -177,6 +176,8 @@ def _verdict(method: SpectrumFit, fit: PowerLawFit | NoFit, measures: Mapping[st
     """
     low, high = WELL_TRAINED
     if isinstance(fit, NoFit) or not method.exponent_of_tail:
+        return "undecided"
+    if fit.interval != "bootstrap":  # taking xmin as given, it speaks on pure noise, too
         return "undecided"
     p, z = measures.get("p_value"), measures.get("null_z")
     if isinstance(p, float) and p <= REJECTED:

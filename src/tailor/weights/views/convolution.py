@@ -45,9 +45,9 @@ class Taps(View):
         _refuse_vector(name, tensor)
         if tensor.ndim == 2:
             return [Part(stack=tensor[None])]
-        stack = tensor.flatten(2).permute(2, 0, 1).contiguous()  # read often, so copied once
+        stack = tensor.flatten(2).permute(2, 0, 1)
         if self.scale != 1:  # in double: bfloat16 times sqrt(1/2) would round the spectrum
-            stack = stack.double() * self.scale
+            stack = stack.contiguous().double() * self.scale
         if self.pool:
             return [Part(stack=stack)]
         positions = itertools.product(*map(range, tensor.shape[2:]))
