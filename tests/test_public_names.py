@@ -12,17 +12,19 @@ import pytest
 import tailor
 
 NAMES = [
-    *("read", "select", "difference", "analyze", "compare", "gradient_noise"),
-    *("iterate_tail_index", "train", "compress", "frontier", "polish", "certify", "verify"),
+    *("read", "select", "difference", "analyze", "norms", "compare"),
+    *("gradient_noise", "iterate_tail_index", "train", "compress", "frontier", "polish"),
+    *("certify", "verify"),
     *("render", "Task", "Data", "DIGITS", "batches", "zero_one", "Engine", "Local", "Ray", "View"),
     *("Part", "Standard", "Flattened", "Taps", "Circulant", "Grouped", "Fused", "Gates"),
     *("Experts", "ByName", "TailFit", "MatrixFit", "Clauset", "RobustClauset", "Hill", "HillMid"),
     *("XminPeak", "FARMS", "DekkersEinmahlDeHaan", "Pickands", "WeightWatcherCompat"),
     *("StableEstimator", "Koutrouvelis", "McCulloch", "TwoPoint", "LogMoment", "StableMLE"),
-    *("Exact", "Measure", "Matrix", "MarchenkoPastur", "Shuffled", "PValue", "Rivals", "Norms"),
+    *("Exact", "Measure", "Matrix", "MarchenkoPastur", "Shuffled", "PValue", "Rivals"),
+    "RowsAndColumns",
     *("Compressible", "StableIndex", "Penalty", "StudentPrior", "Pruner", "Magnitude"),
     *("Quantizer", "Uniform", "Weights", "Layer", "Other", "Analysis", "Analyses"),
-    *("LayerAnalysis", "Failed", "PowerLawFit", "StableFit", "NoFit", "Comparison"),
+    *("LayerAnalysis", "NormAnalysis", "Failed", "PowerLawFit", "StableFit", "NoFit", "Comparison"),
     *("GradientNoise", "IterateTails", "Step", "Candidate", "CompressedModel", "Certificate"),
     *("Verification", "OccamBound", "occam", "Provenance", "save", "load", "__version__"),
     *("TailorError", "UsageError", "SourceError", "NoMatrices", "NonFinite", "PayloadError"),

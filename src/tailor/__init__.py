@@ -54,12 +54,14 @@ from tailor.stages.analyze import (
     MarchenkoPastur,
     Matrix,
     Measure,
-    Norms,
+    NormAnalysis,
     PValue,
     Rivals,
+    RowsAndColumns,
     Shuffled,
     StableIndex,
     analyze,
+    norms,
 )
 from tailor.stages.certify import Certificate, Verification, certify, verify
 from tailor.stages.compare import Comparison, compare
@@ -105,6 +107,7 @@ __all__ = [
     "select",
     "difference",
     "analyze",
+    "norms",
     "compare",
     "gradient_noise",
     "iterate_tail_index",
@@ -163,7 +166,7 @@ __all__ = [
     "Shuffled",
     "PValue",
     "Rivals",
-    "Norms",
+    "RowsAndColumns",
     "Compressible",
     "StableIndex",
     # how training and compression are steered
@@ -180,6 +183,7 @@ __all__ = [
     "Analysis",
     "Analyses",
     "LayerAnalysis",
+    "NormAnalysis",
     "Failed",
     "PowerLawFit",
     "StableFit",

@@ -34,9 +34,9 @@ from tailor.stages.analyze import (
     Failed,
     MarchenkoPastur,
     Measure,
-    Norms,
     PValue,
     Rivals,
+    RowsAndColumns,
     Shuffled,
     StableIndex,
     analyze,
@@ -183,7 +183,9 @@ def test_low_precision_and_zero_matrices():
 def test_eight_bit_floats_are_measured():
     weights = torch.randn(64, 48, generator=torch.Generator().manual_seed(0))
     eight = weights.to(torch.float8_e4m3fn)
-    found = analyze({"w": eight}, drawings=True, entries=Hill(), measures=(Norms(), Compressible()))
+    found = analyze(
+        {"w": eight}, drawings=True, entries=Hill(), measures=(RowsAndColumns(), Compressible())
+    )
     exact = np.linalg.svd(eight.double().numpy(), compute_uv=False)
     np.testing.assert_allclose(found.layers[0].singular_values, exact, rtol=1e-7)
     eight.view(torch.uint8)[3, 5] = 0x7F  # NaN
@@ -231,7 +233,7 @@ def test_a_low_rank_layer_is_measured_through_its_factors():
         factors=lambda: (left, right),
     )
     weights = Weights(source="lora", layers=(layer,), others=())
-    every = (Shuffled(), Norms(), Compressible(), StableIndex(), MarchenkoPastur())
+    every = (Shuffled(), RowsAndColumns(), Compressible(), StableIndex(), MarchenkoPastur())
     (found,) = analyze(weights, measures=every).layers
     exact = np.linalg.svd((left.double() @ right.double()).numpy(), compute_uv=False)[:24]
     np.testing.assert_allclose(found.singular_values, exact, rtol=1e-9)

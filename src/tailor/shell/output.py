@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +61,17 @@ def to_markdown(analyses: Sequence[Analysis]) -> str:
 
 
 def _frame(analyses: Sequence[Analysis]) -> "pandas.DataFrame":
+    """One below the other. ``pandas.concat`` would warn of columns that are empty in one."""
     import pandas
 
-    return pandas.concat([analysis.to_frame() for analysis in analyses], ignore_index=True)
+    frames = [analysis.to_frame() for analysis in analyses]
+    names = dict.fromkeys(str(name) for frame in frames for name in frame)
+    columns = {name: list(chain(*(_cells(frame, name) for frame in frames))) for name in names}
+    return pandas.DataFrame(columns)
+
+
+def _cells(frame: "pandas.DataFrame", name: str) -> list[object]:
+    return frame[name].tolist() if name in frame else [None] * len(frame)
 
 
 def _line(cells: Sequence[str]) -> str:

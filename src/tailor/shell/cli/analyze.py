@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tailor.shell.cli.methods import MEASURES, SPECTRA, TAILS, VIEWS, Table, met
 from tailor.shell.cli.screen import DONE, ERR, NO, console, must_be_writable, table
 from tailor.shell.output import save_analyses, to_csv, to_markdown
 from tailor.shell.page import render
-from tailor.stages.analyze import Analyses, Analysis, Exact, analyze
+from tailor.stages.analyze import Analyses, Analysis, Exact, Failed, Skipped, analyze
 from tailor.stages.compress import CompressedModel
 from tailor.weights.layer import Weights
 from tailor.weights.source import difference, read, select
@@ -83,10 +83,12 @@ def run(parsed: argparse.Namespace) -> int:
     if parsed.out is not None:
         must_be_writable(parsed.out)
     weights = weights_of(parsed.source, parsed)
+    label = " ".join(parsed.source)
     if parsed.base is not None:
         weights = difference(weights, weights_of([parsed.base], parsed))
+        label += f" minus {parsed.base}"
     journal = None if parsed.out is None else parsed.out / JOURNAL
-    found = watched(weights, " ".join(parsed.source), journal, parsed.out is not None, options)
+    found = watched(weights, label, journal, parsed.out is not None, options)
     if parsed.out is not None:
         save_analyses(Analyses(analyses=(found,)), parsed.out)
         journal_path = parsed.out / JOURNAL
@@ -190,14 +192,22 @@ def print_analysis(screen: Console, analysis: Analysis) -> None:
             if isinstance(tail, NoFit):
                 refused.setdefault(f"no fit of the {what}: {tail.reason}", []).append(layer.name)
     screen.print(made)
-    skipped: dict[str, list[str]] = {}
-    for one in analysis.skipped:
-        shape = "x".join(map(str, one.shape)) or "1"
-        skipped.setdefault(one.reason, []).append(f"{one.name} ({shape})")
-    said = [*_in_short(analysis), *_by_reason(refused, ""), *_by_reason(skipped, "not analyzed: ")]
-    for line in said:
+    for line in [*_in_short(analysis), *_by_reason(refused, "")]:
         screen.print(line, markup=False, soft_wrap=True)
-    for broken in analysis.failed:
+    say_what_is_not_there(screen, analysis.skipped, analysis.failed)
+
+
+def say_what_is_not_there(
+    screen: Console, skipped: Sequence[Skipped], failed: Sequence[Failed]
+) -> None:
+    """Every tensor that is not in the table, and why."""
+    reasons: dict[str, list[str]] = {}
+    for one in skipped:
+        shape = "x".join(map(str, one.shape)) or "1"
+        reasons.setdefault(one.reason, []).append(f"{one.name} ({shape})")
+    for line in _by_reason(reasons, "not analyzed: "):
+        screen.print(line, markup=False, soft_wrap=True)
+    for broken in failed:
         screen.print(f"FAILED {broken.name}: {broken.reason}", markup=False, soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -75,13 +76,13 @@ def _labels(sources: list[str]) -> list[str]:
     """Sources without the folders that all of them share."""
     if len(sources) < 2:
         raise UsageError("compare needs two or more sources; to look at one, use tailor analyze")
-    if len(set(sources)) < len(sources):
-        raise UsageError("a source is named twice; name every one once")
     parts = [Path(source).parts for source in sources]
-    shared = 0
-    while len({part[shared : shared + 1] for part in parts}) == 1 and len(parts[0]) > shared + 1:
+    if len(set(parts)) < len(parts):
+        raise UsageError("a source is named twice; name every one once")
+    shared, least = 0, min(map(len, parts))
+    while len({part[shared : shared + 1] for part in parts}) == 1 and least > shared + 1:
         shared += 1
-    return ["/".join(part[shared:]) for part in parts]
+    return ["/".join(part[shared:]) or "." for part in parts]
 
 
 def _journals(out: Path | None, count: int) -> list[Path | None]:
@@ -95,14 +96,20 @@ def _quality(parsed: argparse.Namespace) -> list[float] | None:
         return [_in_name(parsed.quality_in_name, source) for source in parsed.sources]
     if parsed.quality is None:
         return None
-    if Path(parsed.quality).is_file():
+    if os.path.isfile(parsed.quality):  # Path.is_file raises where the numbers are very many
         return _from_csv(Path(parsed.quality), parsed.sources)
     try:
-        return [float(number) for number in parsed.quality.split(",")]
+        numbers = [float(number) for number in parsed.quality.split(",")]
     except ValueError as error:
         raise UsageError(
             f"--quality {parsed.quality!r} is neither a file nor numbers like 8.3,7.4"
         ) from error
+    if len(numbers) != len(parsed.sources):  # found out before the work, not after it
+        raise UsageError(
+            f"--quality has {len(numbers)} numbers for {len(parsed.sources)} sources; "
+            "give one for each"
+        )
+    return numbers
 
 
 def _in_name(pattern: str, source: str) -> float:
@@ -119,10 +126,10 @@ def _in_name(pattern: str, source: str) -> float:
     if found is None:
         raise UsageError(f"--quality-in-name {pattern!r} finds nothing in {source}")
     try:
-        return float(found.group(1))
+        return float(found.group(1) or "")
     except ValueError as error:
         raise UsageError(
-            f"--quality-in-name {pattern!r} finds {found.group(1)!r}, no number, in {source}"
+            f"--quality-in-name {pattern!r} finds {found.group(1) or ''!r}, no number, in {source}"
         ) from error
 
 

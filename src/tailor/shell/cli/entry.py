@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tailor.errors import TailorError
-from tailor.shell.cli import analyze, compare, loop
+from tailor.shell.cli import analyze, compare, loop, norms
 from tailor.shell.cli.screen import DONE, ERR, MISUSE
 from tailor.version import __version__
 
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--seed", type=int, default=0, help="of weights, batches and search")
 
     analyze.arguments(verb("analyze", analyze.run, "spectra and tails of every weight matrix"))
+    norms.arguments(verb("norms", norms.run, "norms and stable ranks only: much faster"))
     compare.arguments(verb("compare", compare.run, "two or many checkpoints, layer by layer"))
 
     check = verb("verify", loop.run_verify, "recount a certificate from the bytes and the data")

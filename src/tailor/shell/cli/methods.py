@@ -22,9 +22,9 @@ from tailor.numerics.powerlaw import (
 from tailor.stages.analyze import (
     Compressible,
     MarchenkoPastur,
-    Norms,
     PValue,
     Rivals,
+    RowsAndColumns,
     Shuffled,
     StableIndex,
 )
@@ -58,7 +58,7 @@ MEASURES: Table = {
     "rivals": Rivals,
     "compressible": Compressible,
     "stable": StableIndex,
-    "norms": Norms,
+    "rows-and-columns": RowsAndColumns,
 }
 
 
@@ -79,6 +79,10 @@ def method(text: str, table: Table, option: str) -> Any:
         if field not in known:
             has = ", ".join(known) or "none"
             raise UsageError(f"{option} {name} has no field {field!r}; it has {has}")
+    for one in dataclasses.fields(kind):
+        free = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+        if free and one.name not in given:
+            raise UsageError(f"{option} {name} needs {one.name}, as in {name}:{one.name}=...")
     try:
         return kind(**{f: records.read_value(known[f], v, f"{name}.{f}") for f, v in given.items()})
     except RecordError as error:

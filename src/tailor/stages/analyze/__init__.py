@@ -7,12 +7,13 @@ from tailor.stages.analyze.measures import (
     MarchenkoPastur,
     Matrix,
     Measure,
-    Norms,
     PValue,
     Rivals,
+    RowsAndColumns,
     Shuffled,
     StableIndex,
 )
+from tailor.stages.analyze.norms import LayerNorms, NormAnalysis, norms
 from tailor.stages.analyze.pipeline import analyze
 from tailor.stages.analyze.record import (
     Analyses,
@@ -32,10 +33,12 @@ __all__ = [
     "Failed",
     "Histogram",
     "LayerAnalysis",
+    "LayerNorms",
     "MarchenkoPastur",
     "Matrix",
     "Measure",
-    "Norms",
+    "NormAnalysis",
+    "RowsAndColumns",
     "PValue",
     "Rivals",
     "Shuffled",
@@ -44,4 +47,5 @@ __all__ = [
     "StableIndex",
     "Survival",
     "analyze",
+    "norms",
 ]

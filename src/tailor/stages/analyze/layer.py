@@ -63,12 +63,12 @@ def measure(task: Measurement) -> Rows:
     layer = task.layer
     began = time.perf_counter()
     found: list[LayerAnalysis | Failed] = []
-    for part, rows, columns in _parts(task):
+    for part, rows, columns in parts_of(layer, task.view):
         name = layer.name + part.label
         try:
             one = _measure_part(task, name, part, rows, columns)
         except NonFinite as error:
-            reason = _why_broken(part.stack, error)
+            reason = why_broken(part.stack, error)
             found.append(Failed(name=name, shape=layer.shape, dtype=layer.dtype, reason=reason))
             continue
         now = time.perf_counter()
@@ -77,9 +77,8 @@ def measure(task: Measurement) -> Rows:
     return tuple(found)
 
 
-def _parts(task: Measurement) -> list[tuple[Part, int, int]]:
-    """Each part with the rows and columns of the matrices that it stands for."""
-    layer = task.layer
+def parts_of(layer: Layer, view: View) -> list[tuple[Part, int, int]]:
+    """Each part of a tensor with the rows and columns of the matrices that it stands for."""
     if layer.factors is not None:
         left, right = (factor.detach() for factor in layer.factors())
         core = product_core(left, right)
@@ -87,11 +86,12 @@ def _parts(task: Measurement) -> list[tuple[Part, int, int]]:
     tensor = layer.load().detach()
     if tensor.dtype.itemsize == 1:  # 8-bit floats have no reductions, and bfloat16 holds them
         tensor = tensor.to(torch.bfloat16)
-    parts = task.view.split(layer.name, tensor)
+    parts = view.split(layer.name, tensor)
     return [(part, *part.stack.shape[1:]) for part in parts]
 
 
-def _why_broken(stack: Shaped[Tensor, "count rows columns"], error: NonFinite) -> str:
+def why_broken(stack: Shaped[Tensor, "count rows columns"], error: NonFinite) -> str:
+    """How many entries are NaN or infinite; the error's own words if none is."""
     bad = int((~torch.isfinite(stack)).sum())
     if bad == 0:
         return str(error)

@@ -84,10 +84,7 @@ def analyze(
         source=weights.source if label is None else label,
         layers=layers,
         failed=failed,
-        skipped=tuple(
-            Skipped(name=o.name, shape=o.shape, dtype=o.dtype, reason=o.reason)
-            for o in weights.others
-        ),
+        skipped=tuple(map(Skipped.of, weights.others)),
         provenance=records.Provenance.now(seed, **settings),
     )
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tailor import records
 from tailor.numerics.powerlaw import NoFit, PowerLawFit
+from tailor.weights.layer import Other
 
 if TYPE_CHECKING:
     import pandas
@@ -134,6 +135,11 @@ class Skipped:
     shape: tuple[int, ...]
     dtype: str
     reason: str
+
+    @classmethod
+    def of(cls, other: Other) -> "Skipped":
+        """The record of a tensor that ``read`` found to be no layer."""
+        return cls(name=other.name, shape=other.shape, dtype=other.dtype, reason=other.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

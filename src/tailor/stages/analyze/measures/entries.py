@@ -17,7 +17,7 @@ MOST_ENTRIES = 1 << 20  # of which a stable law or compressibility is estimated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Norms(Measure):
+class RowsAndColumns(Measure):
     """Power laws of the norms of rows and columns: ``rows_alpha``, ``columns_alpha``.
 
     Attributes:
