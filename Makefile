@@ -19,7 +19,7 @@ BENCH := .venv-bench
 # Silences a banner of mkdocs-material about its successor.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test check docs test-lowest bench-demo bench-analyze bench-coverage bench-scaling \
+.PHONY: help demo test check docs test-lowest bench-demo bench-analyze bench-coverage bench-published bench-scaling \
 	format clean
 .DEFAULT_GOAL := help
 
@@ -59,6 +59,9 @@ bench-scaling: .venv/demo.stamp ## cost of large checkpoints; rewrites results/s
 
 bench-analyze: $(BENCH)/bench.stamp ## speed beside WeightWatcher; rewrites benchmarks/results/analyze.json
 	$(BENCH)/bin/python -m benchmarks.analyze $(BENCH_ARGS)
+
+bench-published: .venv/dev.stamp ## exponents of Clauset et al. (2009): make bench-published DATA=FOLDER
+	$(BIN)/python benchmarks/published.py $(DATA)
 
 format: .venv/dev.stamp ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix

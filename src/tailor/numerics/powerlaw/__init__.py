@@ -1,6 +1,7 @@
 """Power laws fitted to the upper tail of positive numbers, one method a file."""
 
 from tailor.numerics.powerlaw.clauset import Clauset, RobustClauset
+from tailor.numerics.powerlaw.discrete import DiscreteClauset
 from tailor.numerics.powerlaw.farms import FARMS, MatrixFit
 from tailor.numerics.powerlaw.fit import NoFit, PowerLawFit, TailFit
 from tailor.numerics.powerlaw.goodness import GoodnessOfFit, p_value
@@ -17,6 +18,7 @@ __all__ = [
     "NoFit",
     "Clauset",
     "RobustClauset",
+    "DiscreteClauset",
     "Hill",
     "HillMid",
     "XminPeak",

@@ -150,7 +150,9 @@ def _from_csv(path: Path, sources: list[str]) -> list[float]:
 
 def _print(screen: Console, found: Comparison) -> None:
     columns = ["matrices", "mean alpha", "median alpha", "alpha-weighted", "log norm"]
-    columns += ["log spectral norm", "stable rank"] + ([found.quality] if found.quality else [])
+    columns += ["log spectral norm", "stable rank"] + (
+        [escape(found.quality)] if found.quality else []
+    )
     made = table("models", ("model",), columns)
     for one in found.models:
         names = ("alpha", "alpha_weighted", "log_norm", "log_spectral_norm", "stable_rank")
@@ -194,7 +196,8 @@ def _print_predictions(screen: Console, found: Comparison) -> None:
         screen.print("a rank correlation needs at least three models that differ")
         return
     columns = ("rank correlation [95 %]", "p", "what it says")
-    made = table(f"does it order the models by {found.quality}?", ("metric",), columns)
+    title = f"does it order the models by {found.quality}?"
+    made = table(escape(title), ("metric",), columns)
     for one in found.predictions:
         c = one.correlation
         made.add_row(
