@@ -15,7 +15,9 @@ and the threshold that belongs to it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +25,8 @@ from numpy import ndarray
 
 from tailor.errors import UsageError
 from tailor.numerics.powerlaw.fit import NoFit
+
+Misfit: TypeAlias = Callable[[ndarray], ndarray]  # of many sigmas at once
 
 LEAST = 8  # eigenvalues; the least that WeightWatcher analyzes (min_evals)
 BANDWIDTH = 0.1  # this and the next three: WeightWatcher 0.7.7, RMT_Util.resid_mp
@@ -153,10 +157,7 @@ def _least_squares_sigma(x: Float[ndarray, "n"], Q: float) -> float | None:
     """
     reach = math.sqrt(float(x[-1]) / (1 + 1 / math.sqrt(Q)) ** 2)
     grid, density = _kernel_density(np.sqrt(x) if Q == 1 else x)
-
-    def misfit(sigmas: Float[ndarray, "s"]) -> Float[ndarray, "s"]:
-        return _misfit(sigmas, Q, grid, density)
-
+    misfit = _quarter_circle(grid, density) if Q == 1 else partial(_misfit, Q, grid, density)
     trials = np.arange(*(part * reach for part in TRIALS))
     misfits = misfit(trials)
     best = int(np.argmin(misfits))
@@ -185,21 +186,31 @@ def _kernel_density(x: Float[ndarray, "n"]) -> tuple[Float[ndarray, "g"], Float[
     return grid[thick], density[thick]
 
 
+def _quarter_circle(x: Float[ndarray, "g"], density: Float[ndarray, "g"]) -> Misfit:
+    """Sum of squared differences between a quarter circle and the density, for each sigma.
+
+    The circle of WeightWatcher has its radius fixed at 2, so sigma only scales it.
+    """
+    circle = np.sqrt(np.maximum(4 - x * x, 0.0)) / math.pi
+    first, second = float(circle @ density), float(circle @ circle)
+    third = float(density @ density)
+
+    def misfit(sigmas: Float[ndarray, "s"]) -> Float[ndarray, "s"]:
+        height = 1 / (sigmas * sigmas)
+        heights: ndarray = second * height * height - 2 * first * height + third
+        return heights
+
+    return misfit
+
+
 def _misfit(
-    sigmas: Float[ndarray, "s"], Q: float, x: Float[ndarray, "g"], density: Float[ndarray, "g"]
+    Q: float, x: Float[ndarray, "g"], density: Float[ndarray, "g"], sigmas: Float[ndarray, "s"]
 ) -> Float[ndarray, "s"]:
-    """Sum of squared differences between law and density, a sigma a row.
+    """Sum of squared differences between law and density, for each sigma.
 
     Infinite where the upper edge of the law lies below the density's peak or beyond its end,
     or the lower edge above the peak.
     """
-    if Q == 1:
-        # The circle of WeightWatcher has its radius fixed at 2, so sigma only scales it.
-        circle = np.sqrt(np.maximum(4 - x * x, 0.0)) / math.pi
-        height = 1 / (sigmas * sigmas)
-        first, second = float(circle @ density), float(circle @ circle)
-        heights: ndarray = second * height * height - 2 * first * height + density @ density
-        return heights
     squares = (sigmas * sigmas)[:, None]
     high = squares[:, 0] * (1 + math.sqrt(1 / Q)) ** 2
     low = squares[:, 0] * (1 - math.sqrt(1 / Q)) ** 2

@@ -150,9 +150,8 @@ def _from_csv(path: Path, sources: list[str]) -> list[float]:
 
 def _print(screen: Console, found: Comparison) -> None:
     columns = ["matrices", "mean alpha", "median alpha", "alpha-weighted", "log norm"]
-    columns += ["log spectral norm", "stable rank"] + (
-        [escape(found.quality)] if found.quality else []
-    )
+    columns += ["log spectral norm", "stable rank"]
+    columns += [escape(found.quality)] if found.quality else []
     made = table("models", ("model",), columns)
     for one in found.models:
         names = ("alpha", "alpha_weighted", "log_norm", "log_spectral_norm", "stable_rank")
