@@ -98,6 +98,13 @@ def test_every_record_survives_its_json(kind, drawn):
     assert repr(back) == repr(record)  # -0.0 and the types of numbers, too
 
 
+@pytest.mark.parametrize("value", [3, 3.0, -0.0, 10**17 + 1, "3", None])
+def test_a_number_in_a_union_keeps_its_type(value):
+    kind = float | int | str | None
+    back = records.read_value(kind, json.loads(json.dumps(value)), "x")
+    assert repr(back) == repr(value)
+
+
 @settings(max_examples=20)
 @given(drawn=st.data())
 def test_every_record_survives_its_file(tmp_path_factory, drawn):
@@ -211,20 +218,30 @@ def test_a_record_with_the_right_tag_is_refused_for_its_own_fault():
 
 
 def _layer() -> dict[str, object]:
-    empty = Survival(x=(), share=())
     numbers = dict.fromkeys(("zeros", "frobenius_norm", "spectral_norm", "stable_rank"), 1.0)
     layer = LayerAnalysis(
         name="w",
+        tensor="w",
+        kind="matrix",
         shape=(3, 4),
         dtype="float32",
         aliases=(),
         rows=3,
         columns=4,
+        matrices=1,
         singular_values=(1.0,),
+        entropy=None,
+        matrix_rank=1,
+        sv_min=None,
         spectrum=NOFIT,
+        verdict="undecided",
+        log_alpha_norm=None,
+        detX_num=0,
         entries=NOFIT,
+        measures={"num_spikes": 3, "sigma_mp": 1.0, "reason": None},
         histogram=Histogram(low=-1.0, high=1.0, counts=(1,)),
-        survival=empty,
+        survival=Survival(x=(), share=()),
+        seconds=0.1,
         **numbers,
     )
     return records.to_json(layer)
@@ -237,6 +254,12 @@ def only_reads_or_refuses(kind: type, value: object) -> None:
         assert kind.__name__ in str(refused)  # noqa: PT017 - both ends are good
     else:
         assert isinstance(record, kind)
+
+
+@pytest.mark.parametrize("tag", [[], {}, 3, None, "HeldOut"])
+def test_an_odd_tag_in_a_union_is_refused(tag):
+    with pytest.raises(RecordError, match=r"^x must be HeldOut|^x has unknown or missing fields"):
+        records.read_value(HeldOut | None, {"type": tag}, "x")
 
 
 @given(JSON)

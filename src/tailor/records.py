@@ -162,14 +162,16 @@ def _read_record(kind: Any, value: Json, where: str) -> Any:
 
 def _read_union(kinds: tuple[Any, ...], value: Json, where: str) -> Any:
     tag = value.get("type") if isinstance(value, dict) else None
-    for kind in kinds:
+    for kind in sorted(
+        kinds, key=lambda kind: type(value) is not kind
+    ):  # 3 is an int before a float
         if tag is not None and getattr(kind, "__name__", None) != tag:
             continue
         with suppress(RecordError):
             return read_value(kind, value, where)
-    if tag in {getattr(kind, "__name__", None) for kind in kinds}:
-        kind = next(kind for kind in kinds if getattr(kind, "__name__", None) == tag)
-        return read_value(kind, value, where)  # raises with the precise reason
+    for kind in kinds:
+        if tag is not None and getattr(kind, "__name__", None) == tag:
+            return read_value(kind, value, where)  # raises with the precise reason
     names = " | ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
     raise RecordError(f"{where} must be {names}, but the file says {json.dumps(value)[:60]}")
 
