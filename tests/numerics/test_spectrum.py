@@ -238,7 +238,7 @@ def test_what_has_no_spectrum_is_refused():
         spectrum(torch.full((1, 2, 3), 1e200, dtype=DOUBLE))
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere", "meta"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(UsageError, match=rf"^device '{device}' cannot be used \(.*\); use cpu$"):
         spectrum(torch.ones(1, 2, 3), device=device)

@@ -78,6 +78,12 @@ def test_several_files_are_one_model(run, model, tmp_path):
 # What is computed
 
 
+@pytest.mark.parametrize("option", [["--spectrum", "hill"], ["--view", "taps"]])
+def test_compat_leaves_no_choice(run, model, option):
+    sentence = refused(run("analyze", model, "--compat", "weightwatcher", *option))
+    assert sentence.startswith("--compat weightwatcher is an estimator and a view; leave out")
+
+
 def test_compat_is_the_estimator_and_the_view_of_weightwatcher(run, tmp_path):
     weight = torch.randn(16, 24, 3, 3, generator=torch.Generator().manual_seed(2))
     save_file({"conv.weight": weight}, tmp_path / "m.safetensors")

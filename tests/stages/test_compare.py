@@ -77,6 +77,18 @@ def test_correlations_equal_scipy_and_p_values_are_corrected_as_holm_does():
         assert one.corrected_p == pytest.approx(worst)
 
 
+@pytest.mark.parametrize("named", ["", "source", "matrices", "weights"])
+def test_a_name_that_is_taken_is_refused(named):
+    with pytest.raises(UsageError, match=f"^the quality cannot be called '{named}'; choose"):
+        compare(family(3), quality=[1, 2, 3], named=named)
+
+
+def test_models_without_a_shared_matrix_have_an_empty_table_of_layers():
+    frame = compare([model(0), analyze({"other": torch.eye(30)}, label="other")]).layers_to_frame()
+    assert len(frame) == 0
+    assert {"layer", "source", "alpha", "change", "apart"} <= set(frame)
+
+
 def test_four_models_say_nothing_even_in_perfect_order():
     models = family(4)
     alphas = [float(one.to_frame()["alpha"].mean()) for one in models]

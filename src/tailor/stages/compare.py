@@ -139,22 +139,24 @@ class Comparison:
         """One row for each matrix in each model."""
         import pandas
 
+        columns = ["layer", "source", "alpha", "alpha_ci_low", "alpha_ci_high", "stable_rank"]
+        columns += ["log_norm", "change", "apart"]
         rows = [
-            {
-                "layer": layer.name,
-                "source": model.source,
-                "alpha": layer.alpha[i],
-                "alpha_ci_low": layer.low[i],
-                "alpha_ci_high": layer.high[i],
-                "stable_rank": layer.stable_rank[i],
-                "log_norm": layer.log_norm[i],
-                "change": layer.change,
-                "apart": layer.apart,
-            }
+            (
+                layer.name,
+                model.source,
+                layer.alpha[i],
+                layer.low[i],
+                layer.high[i],
+                layer.stable_rank[i],
+                layer.log_norm[i],
+                layer.change,
+                layer.apart,
+            )
             for layer in self.layers
             for i, model in enumerate(self.models)
         ]
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(rows, columns=columns)
 
 
 def compare(
@@ -173,7 +175,8 @@ def compare(
         seed: Of the simulated intervals of the correlations.
 
     Raises:
-        UsageError: Fewer than two models, equal names, or qualities that do not match them.
+        UsageError: Fewer than two models, equal names, qualities that do not match them, or a
+            name of the quality that is taken.
     """
     if len(analyses) < 2:
         raise UsageError(f"compare needs at least two models, but got {len(analyses)}")
@@ -181,6 +184,8 @@ def compare(
     if len(set(names)) < len(names):
         raise UsageError("two of the models have the same name; give them different labels")
     known = None if quality is None else _qualities(quality, names)
+    if named in ("", "source", "matrices", "weights"):
+        raise UsageError(f"the quality cannot be called {named!r}; choose another name")
     models = tuple(
         _summary(one, None if known is None else known[i]) for i, one in enumerate(analyses)
     )

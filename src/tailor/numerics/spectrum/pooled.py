@@ -84,7 +84,7 @@ def spectrum(
 
 def _refuse_absent(device: str | torch.device) -> None:
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()
     except (RuntimeError, AssertionError) as error:  # what torch raises depends on its build
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {str(device)!r} cannot be used ({reason}); use cpu") from error

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from tailor import records
 from tailor.engine import Engine, Local, Ray
+from tailor.errors import UsageError
 from tailor.numerics.powerlaw import NoFit, PowerLawFit, WeightWatcherCompat
 from tailor.shell.cli import gates
 from tailor.shell.cli.methods import MEASURES, SPECTRA, TAILS, VIEWS, Table, method
@@ -26,6 +27,8 @@ from tailor.weights.layer import Weights
 from tailor.weights.source import difference, read, select
 from tailor.weights.views import Taps
 
+SPECTRUM = "clauset:bootstrap=100"  # by default
+VIEW = "standard"
 JOURNAL = "analysis.partial.jsonl"
 NAMED = 3  # matrices or tensors that are named for one reason
 WORST = 5  # matrices that are named below the table
@@ -58,9 +61,9 @@ def what_to_read(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--layers", action="append", metavar="GLOB", help="only names like this; may be repeated")
     add("--skip", action="append", default=[], metavar="GLOB", help="no names like this")
-    add("--spectrum", default="clauset:bootstrap=100", metavar="METHOD", help=_named(SPECTRA))
+    add("--spectrum", default=SPECTRUM, metavar="METHOD", help=_named(SPECTRA))
     add("--entries", metavar="METHOD", help="also fit the weights themselves: " + _named(TAILS))
-    add("--view", default="standard", metavar="METHOD", help=_named(VIEWS))
+    add("--view", default=VIEW, metavar="METHOD", help=_named(VIEWS))
     measures = _named(MEASURES) + "; may be repeated"
     add("--with", dest="measures", action="append", default=[], metavar="MEASURE", help=measures)
     add("--full", action="store_true", help="measure all of " + ", ".join(MEASURED_IN_FULL))
@@ -105,6 +108,10 @@ def run(parsed: argparse.Namespace) -> int:
 def settings(parsed: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of ``analyze``."""
     compat = parsed.compat is not None
+    if compat and (parsed.spectrum != SPECTRUM or parsed.view != VIEW):
+        raise UsageError(
+            "--compat weightwatcher is an estimator and a view; leave out --spectrum and --view"
+        )
     asked = [*MEASURED_IN_FULL, *parsed.measures] if parsed.full else parsed.measures
     by_name = {text.partition(":")[0]: text for text in asked}  # the last one counts
     return {
