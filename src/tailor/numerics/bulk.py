@@ -15,9 +15,8 @@ and the threshold that belongs to it.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +25,7 @@ from numpy import ndarray
 from tailor.errors import UsageError
 from tailor.numerics.powerlaw.fit import NoFit
 
-Misfit: TypeAlias = Callable[[ndarray], ndarray]  # of many sigmas at once
+Misfit: TypeAlias = Callable[[Any], Any]  # of a sigma or of an array of them
 
 LEAST = 8  # eigenvalues; the least that WeightWatcher analyzes (min_evals)
 BANDWIDTH = 0.1  # this and the next three: WeightWatcher 0.7.7, RMT_Util.resid_mp
@@ -157,13 +156,17 @@ def _least_squares_sigma(x: Float[ndarray, "n"], Q: float) -> float | None:
     """
     reach = math.sqrt(float(x[-1]) / (1 + 1 / math.sqrt(Q)) ** 2)
     grid, density = _kernel_density(np.sqrt(x) if Q == 1 else x)
-    misfit = _quarter_circle(grid, density) if Q == 1 else partial(_misfit, Q, grid, density)
     trials = np.arange(*(part * reach for part in TRIALS))
-    misfits = misfit(trials)
+    if Q == 1:
+        circle = _quarter_circle(grid, density)
+        return _nelder_mead(circle, float(trials[np.argmin(circle(trials))]))
+    misfits = _misfit(trials, Q, grid, density)
     best = int(np.argmin(misfits))
     if not np.isfinite(misfits[best]):
         return None
-    return _nelder_mead(lambda sigma: float(misfit(np.array([sigma]))[0]), float(trials[best]))
+    return _nelder_mead(
+        lambda sigma: float(_misfit(np.array([sigma]), Q, grid, density)[0]), float(trials[best])
+    )
 
 
 def _kernel_density(x: Float[ndarray, "n"]) -> tuple[Float[ndarray, "g"], Float[ndarray, "g"]]:
@@ -174,20 +177,24 @@ def _kernel_density(x: Float[ndarray, "n"]) -> tuple[Float[ndarray, "g"], Float[
     """
     grid = np.linspace(0, x[-1] + MARGIN, GRID)
     sums = np.append(0.0, np.cumsum(x))
-
-    def ramps(t: Float[ndarray, "t"]) -> Float[ndarray, "t"]:
-        below = np.searchsorted(x, t)
-        area: ndarray = below * t - sums[below]
-        return area
-
-    density = ramps(grid + BANDWIDTH) - 2 * ramps(grid) + ramps(grid - BANDWIDTH)
+    density = _ramps(x, sums, grid + BANDWIDTH) - 2 * _ramps(x, sums, grid)
+    density += _ramps(x, sums, grid - BANDWIDTH)
     density /= len(x) * BANDWIDTH**2
     thick = density > THIN
     return grid[thick], density[thick]
 
 
+def _ramps(
+    x: Float[ndarray, "n"], sums: Float[ndarray, "m"], t: Float[ndarray, "t"]
+) -> Float[ndarray, "t"]:
+    """Sum of (t - x)+ over all x, whose partial sums are given, from 0 on."""
+    below = np.searchsorted(x, t)
+    area: ndarray = below * t - sums[below]
+    return area
+
+
 def _quarter_circle(x: Float[ndarray, "g"], density: Float[ndarray, "g"]) -> Misfit:
-    """Sum of squared differences between a quarter circle and the density, for each sigma.
+    """Sum of squared differences between a quarter circle and the density, of one or many sigmas.
 
     The circle of WeightWatcher has its radius fixed at 2, so sigma only scales it.
     """
@@ -195,16 +202,15 @@ def _quarter_circle(x: Float[ndarray, "g"], density: Float[ndarray, "g"]) -> Mis
     first, second = float(circle @ density), float(circle @ circle)
     third = float(density @ density)
 
-    def misfit(sigmas: Float[ndarray, "s"]) -> Float[ndarray, "s"]:
-        height = 1 / (sigmas * sigmas)
-        heights: ndarray = second * height * height - 2 * first * height + third
-        return heights
+    def misfit(sigma: Any) -> Any:
+        height = 1 / (sigma * sigma)
+        return second * height * height - 2 * first * height + third
 
     return misfit
 
 
 def _misfit(
-    Q: float, x: Float[ndarray, "g"], density: Float[ndarray, "g"], sigmas: Float[ndarray, "s"]
+    sigmas: Float[ndarray, "s"], Q: float, x: Float[ndarray, "g"], density: Float[ndarray, "g"]
 ) -> Float[ndarray, "s"]:
     """Sum of squared differences between law and density, for each sigma.
 
