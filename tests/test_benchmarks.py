@@ -16,7 +16,7 @@ from benchmarks.analyze.case import (
     largest_differences,
     trial,
 )
-from benchmarks.analyze.command import cases
+from benchmarks.analyze.command import as_markdown, cases
 
 CASES = [  # those of `machine` start processes that import torch anew
     pytest.param(case, id=case.name, marks=pytest.mark.slow if case.unit in ("MB", "s") else ())
@@ -44,6 +44,12 @@ def test_both_sides_find_the_same_numbers(case):
         pytest.importorskip(case.against)
     for row in trial(case):
         assert row.agree, row
+
+
+def test_a_result_is_shown_as_a_table():
+    case, _ = _fake([1.0, 2.0, 4.0], [10.0, 10.0, 10.0], at_least=5)
+    rows = [dataclasses.asdict(row) for row in compete(case)]
+    assert as_markdown(rows).splitlines()[2:] == ["| a | 10 CPU s | 2 CPU s | 5 | 9e-01 |"]
 
 
 def test_names_are_unique():

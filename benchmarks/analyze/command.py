@@ -9,6 +9,7 @@ from fnmatch import fnmatch
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,9 @@ RESNETS = (
 def main() -> None:
     """Run the cases that were asked for; a complete run rewrites the result."""
     parsed = _parser().parse_args()
+    if parsed.show:
+        print(as_markdown(json.loads(RESULT.read_text(encoding="utf-8"))["cases"]))
+        return
     torch.set_num_threads(1)
     load = os.getloadavg()[0]
     chosen = [
@@ -58,7 +62,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resnets", type=Path, metavar="DIR", help=RESNETS)
     parser.add_argument("--repeats", type=int, help="rounds of each case (default: its own)")
     parser.add_argument("--quick", action="store_true", help="tiny data: does everything run?")
+    parser.add_argument("--show", action="store_true", help="print what is recorded, as Markdown")
     return parser
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The recorded cases as a table."""
+    lines = ["| | other | tailor | times | found equal to |", "| --- | ---: | ---: | ---: | ---: |"]
+    for row in rows:
+        theirs = "" if row["theirs"] is None else f"{row['theirs']:.3g} {row['unit']}"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3g}"
+        numbers = {name: value for name, value in row["differences"].items() if name != "layers"}
+        equal = f"{max(numbers.values()):.0e}" if numbers else ""
+        lines.append(
+            f"| {row['name']} | {theirs} | {row['ours']:.3g} {row['unit']} | {ratio} | {equal} |"
+        )
+    return "\n".join(lines)
 
 
 def _run(chosen: list[Case], parsed: argparse.Namespace) -> Iterator[Row]:
