@@ -19,12 +19,12 @@ BENCH := .venv-bench
 # Silences a banner of mkdocs-material about its successor.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test check docs test-lowest bench-demo bench-analyze bench-coverage bench-published bench-scaling \
-	format clean
+.PHONY: help demo test check docs test-lowest format clean bench-demo bench-analyze bench-coverage \
+	bench-scaling bench-published bench-tables
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/demo.stamp ## run the whole loop on an embedded data set; open runs/demo/report.html
 	$(BIN)/tailor demo --out runs/demo
@@ -60,8 +60,11 @@ bench-scaling: .venv/demo.stamp ## cost of large checkpoints; rewrites results/s
 bench-analyze: $(BENCH)/bench.stamp ## speed beside WeightWatcher; rewrites benchmarks/results/analyze.json
 	$(BENCH)/bin/python -m benchmarks.analyze $(BENCH_ARGS)
 
-bench-published: .venv/dev.stamp ## exponents of Clauset et al. (2009): make bench-published DATA=FOLDER
+bench-published: .venv/dev.stamp ## exponents of Clauset et al. (2009); needs DATA=FOLDER
 	$(BIN)/python benchmarks/published.py $(DATA)
+
+bench-tables: .venv/dev.stamp ## equality with WeightWatcher; needs PAIRS="CHECKPOINT=TABLE ..."
+	$(BIN)/python benchmarks/tables.py $(PAIRS)
 
 format: .venv/dev.stamp ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix
