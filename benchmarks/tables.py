@@ -3,9 +3,10 @@
     python benchmarks/tables.py CHECKPOINT=TABLE ...
 
 Each TABLE is ``WeightWatcher(model=...).analyze().to_csv(...)`` of WeightWatcher 0.7.7 for the
-model in CHECKPOINT. Prints the largest relative difference of every column over the matrices with at
-least 20 eigenvalues, writes benchmarks/results/tables.json, and fails if any but sv_min (of which
-WeightWatcher reports the largest of the kernel positions' minima) exceeds 1e-6.
+model in CHECKPOINT. Prints the largest relative difference of every column over the matrices
+with at least 20 eigenvalues,
+writes benchmarks/results/tables.json, and fails if any exceeds 1e-6, but for sv_min: there
+WeightWatcher reports the largest of the kernel positions' minima.
 """
 
 import argparse
