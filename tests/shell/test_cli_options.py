@@ -18,7 +18,7 @@ import tailor
 from tailor import Analyses, Analysis, records
 from tailor.numerics.powerlaw import Clauset, WeightWatcherCompat
 from tailor.weights.views import Taps
-from tests.shell.conftest import Answer, analyzed, names, refused, singular_values
+from tests.shell.conftest import Answer, analyzed, names, process, refused, singular_values
 
 # What is read
 
@@ -207,7 +207,7 @@ def test_a_killed_run_goes_on_where_it_was(run, tmp_path):
     generator = torch.Generator().manual_seed(3)
     state = {f"{i}.weight": torch.randn(30, 40, generator=generator) for i in range(9)}
     save_file(state, tmp_path / "m.safetensors")
-    command = ["analyze", "m.safetensors", "--spectrum", "clauset:bootstrap=1000", "--out", "found"]
+    command = ["analyze", "m.safetensors", "--spectrum", "clauset:bootstrap=3000", "--out", "found"]
     done = killed(tmp_path, *command)
     assert 2 <= len(done) < len(state)
     assert not Path("found/analysis.json").exists()
@@ -223,11 +223,15 @@ def test_a_killed_run_goes_on_where_it_was(run, tmp_path):
 
 @pytest.mark.slow
 def test_ray_gives_what_one_process_gives(run, model, monkeypatch, tmp_path):
+    """In a process of its own: Ray remembers the token of the first cluster for good."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     (tmp_path / "token").write_text(secrets.token_hex(32))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    answer = run("analyze", model, "--engine", "ray", "--json")
+    answer = process(
+        *("analyze", str(model), "--engine", "ray", "--json"),
+        folder=tmp_path,
+        RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"),
+    )
     assert answer.code == 0
     found = records.from_json(Analysis, json.loads(answer.out))
     assert found == analyzed(run("analyze", model, "--json"))
