@@ -8,15 +8,17 @@ import tailor as tl
 from tailor.shell import demo
 from tailor.shell.cli import main
 from tailor.stages.certify import Certificate
+from tests.shell.conftest import process
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The real thing, once for all tests: ``tailor demo`` with its own settings."""
+    """The real thing, once for all tests, in a process that does not check every shape."""
     out = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "--out", str(out)]) == 0
+    answer = process("demo", "--out", str(out), folder=out)
+    assert (answer.code, answer.err) == (0, "")
     return out
 
 
