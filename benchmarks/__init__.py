@@ -1,0 +1,1 @@
+"""Measurements whose results are recorded in `benchmarks/results`; none of them is a test."""
