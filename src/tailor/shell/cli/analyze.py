@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from tailor import records
 from tailor.engine import Engine, Local, Ray
@@ -18,7 +17,7 @@ from tailor.errors import UsageError
 from tailor.numerics.powerlaw import NoFit, PowerLawFit, WeightWatcherCompat
 from tailor.shell.cli import gates
 from tailor.shell.cli.methods import MEASURES, SPECTRA, TAILS, VIEWS, Table, method
-from tailor.shell.cli.screen import DONE, ERR, NO, console, must_be_writable, table
+from tailor.shell.cli.screen import DONE, ERR, NO, console, must_be_writable, progress, table
 from tailor.shell.output import save_analyses, to_csv, to_markdown
 from tailor.shell.page import render
 from tailor.stages.analyze import Analyses, Analysis, Exact, Failed, Skipped, analyze
@@ -149,17 +148,9 @@ def watched(
     options: dict[str, Any],
 ) -> Analysis:
     """Analyze with a progress bar."""
-    with Progress(console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("analyze", total=None)
+    with progress("analyze") as watch:
         return analyze(
-            weights,
-            **options,
-            drawings=drawings,
-            journal=journal,
-            label=label,
-            watch=lambda name, k, n: bar.update(
-                task, description=escape(name), completed=k, total=n
-            ),
+            weights, **options, drawings=drawings, journal=journal, label=label, watch=watch
         )
 
 

@@ -6,12 +6,11 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from tailor import records
 from tailor.engine import Local
 from tailor.shell.cli.analyze import say_what_is_not_there, weights_of
-from tailor.shell.cli.screen import DONE, ERR, console, table
+from tailor.shell.cli.screen import DONE, console, progress, table
 from tailor.stages.analyze import NormAnalysis, norms
 
 
@@ -30,16 +29,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Norms of one model."""
     weights = weights_of(parsed.source, parsed)
-    with Progress(console=ERR, transient=True, disable=not ERR.is_terminal) as bar:
-        task = bar.add_task("norms", total=None)
-        found = norms(
-            weights,
-            engine=Local(workers=parsed.workers),
-            label=" ".join(parsed.source),
-            watch=lambda name, k, n: bar.update(
-                task, description=escape(name), completed=k, total=n
-            ),
-        )
+    label = " ".join(parsed.source)
+    with progress("norms") as watch:
+        found = norms(weights, engine=Local(workers=parsed.workers), label=label, watch=watch)
     if parsed.json:
         print(json.dumps(records.to_json(found), allow_nan=False))
     elif parsed.csv:

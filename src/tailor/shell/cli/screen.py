@@ -1,14 +1,20 @@
 """What a command writes on: consoles, tables, and the check that a folder can be written."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from tailor.errors import OutputError
+
+Watch: TypeAlias = Callable[[str, int, int], None]
 
 DONE, NO, MISUSE = 0, 1, 2  # exit codes
 
@@ -41,6 +47,17 @@ def table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     for name in right:
         made.add_column(name, justify="right", overflow="fold")
     return made
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Watch | None]:
+    """A bar on a terminal, to be told name, how many are done, and how many there are."""
+    if not ERR.is_terminal:
+        yield None
+        return
+    with Progress(console=ERR, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda name, k, n: bar.update(task, description=escape(name), completed=k, total=n)
 
 
 def must_be_writable(folder: Path) -> None:
