@@ -194,10 +194,7 @@ def test_every_routine_gives_the_same_spectrum(dtype, numpy_from, have_openblas,
     """Sides from which routines change are lowered, so that each is reached."""
     monkeypatch.setattr(openblas, "available", lambda: have_openblas)
     monkeypatch.setattr(gram_module, "NUMPY_FROM", numpy_from)
-    two_stage_from = 65 if have_openblas else 1000
-    monkeypatch.setattr(
-        gram_module, "TWO_STAGE_FROM", dict.fromkeys((SINGLE, DOUBLE), two_stage_from)
-    )
+    monkeypatch.setattr(openblas, "TWO_STAGE_FROM", {"d": 150, "s": 150})
     monkeypatch.setattr(blocks_module, "BLOCK", 50_000)
     for rows, columns in ((300, 130), (130, 300), (200, 200)):
         for source in (SINGLE, DOUBLE):
@@ -250,13 +247,14 @@ def test_a_device_that_is_not_there_is_refused(device):
 @needs_openblas
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("side", [65, 100, 257])
-def test_two_stage_eigenvalues_equal_scipy(side, dtype):
+@pytest.mark.parametrize("way", [openblas.by_one_stage, openblas.by_two_stages])
+def test_eigenvalues_of_openblas_equal_scipy(way, side, dtype):
     matrix = np.random.default_rng(side).standard_normal((side, side)).astype(dtype)
     matrix += matrix.T
     upper = np.triu(matrix) + np.tril(np.full_like(matrix, np.nan), -1)  # never read
     expected = scipy.linalg.eigvalsh(matrix.astype(np.float64))
     allowed = side * np.finfo(dtype).eps * np.abs(expected).max()
-    np.testing.assert_allclose(openblas.eigenvalues(upper), expected, rtol=0, atol=allowed)
+    np.testing.assert_allclose(way(upper), expected, rtol=0, atol=allowed)
 
 
 @needs_openblas
@@ -281,16 +279,17 @@ def test_openblas_is_not_used_where_it_is_missing_or_wrong(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(openblas, "_routine", lambda name: None)
         assert not check()
-        with pytest.raises(np.linalg.LinAlgError, match="has no dsytrd_sy2sb"):
+        with pytest.raises(np.linalg.LinAlgError, match="has no dsytrd"):
             openblas.eigenvalues(np.eye(70))
-    with monkeypatch.context() as patch:
-        patch.setattr(openblas, "eigenvalues", lambda total: np.linalg.eigvalsh(total) * 1.001)
-        assert not check()
+    for way in ("by_one_stage", "by_two_stages"):
+        with monkeypatch.context() as patch:
+            patch.setattr(openblas, way, lambda total: np.linalg.eigvalsh(total) * 1.001)
+            assert not check()
 
     def fails(total):
         raise np.linalg.LinAlgError("sytrd failed")
 
-    monkeypatch.setattr(openblas, "eigenvalues", fails)
+    monkeypatch.setattr(openblas, "by_two_stages", fails)
     assert not check()
 
 

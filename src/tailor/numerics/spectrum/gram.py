@@ -17,9 +17,9 @@ from tailor.numerics.spectrum import openblas
 from tailor.numerics.spectrum.blocks import NEAR_ONE, Stack, blocks
 
 # Sides from which one routine overtakes another, tuned by us with one thread: torch's MKL,
-# numpy's OpenBLAS, and the two-stage reduction.
+# numpy's OpenBLAS, and the same library called directly.
 NUMPY_FROM = 100
-TWO_STAGE_FROM = {torch.float64: 2048, torch.float32: 1024}
+DIRECT_FROM = 128
 
 
 def gram_eigenvalues(
@@ -38,12 +38,12 @@ def gram_eigenvalues(
     if stack.device.type != "cpu":
         return eigenvalues_by_torch(parts, torch.from_numpy(factor).to(stack.device))
     side = stack.shape[2]
-    if side >= TWO_STAGE_FROM.get(dtype, np.inf) and openblas.available():
-        return _by_two_stages((part.numpy() for part in parts), factor)
+    if side >= DIRECT_FROM and not dtype.is_complex and openblas.available():
+        return _directly((part.numpy() for part in parts), factor)
     total = _sum_of_squares(part.numpy() for part in parts)
     total *= factor.astype(total.real.dtype)
     double = dtype in (torch.float64, torch.complex128)  # numpy widens float32, and is slow
-    if double and NUMPY_FROM <= side < TWO_STAGE_FROM[torch.float64]:
+    if double and side >= NUMPY_FROM:
         values: ndarray = np.linalg.eigvalsh(total)
         return values
     return _eigvalsh_by_torch(torch.from_numpy(total))
@@ -74,7 +74,7 @@ def _eigvalsh_by_torch(gram: Shaped[Tensor, "count n n"]) -> Float64[ndarray, "c
     return values
 
 
-def _by_two_stages(
+def _directly(
     parts: Iterator[Float[ndarray, "count _ n"]], factor: Float64[ndarray, "count 1 1"]
 ) -> Float64[ndarray, "count n"]:
     """Eigenvalues of real Gram matrices, of which only a triangle is formed."""

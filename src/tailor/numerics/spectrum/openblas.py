@@ -3,8 +3,10 @@
 The usual reduction to tridiagonal form reads the whole remaining matrix for every column, so
 half of it runs at the speed of memory. The two-stage reduction (Bischof, Lang & Sun 2000;
 Haidar, Ltaief & Dongarra 2011) goes to a band first, by matrix products, and then chases the
-band away inside the cache. From side 2048 on it takes half to four fifths of the time, and its
+band away inside the cache. For large sides it takes half to four fifths of the time, and its
 workspace is a few columns. LAPACK has it since 3.7 (``sytrd_sy2sb``, ``sytrd_sb2st``, ``sterf``).
+For smaller ones the usual reduction (``sytrd``) is called directly: in float32 numpy and torch
+take one and a half times as long for the same.
 ``syrk`` adds to a triangle in place, where numpy makes a new matrix and fills both triangles.
 
 Neither numpy nor torch offers these, but the OpenBLAS in numpy's wheels contains them. They are
@@ -23,6 +25,7 @@ from numpy import ndarray
 # Width of the band: wider makes the first stage faster and the second slower. Tuned by us at
 # side 4096, with one thread.
 BAND = {"d": 48, "s": 64}
+TWO_STAGE_FROM = {"d": 2304, "s": 3072}  # sides; tuned by us, with one thread
 LETTERS = {np.dtype(np.float64): "d", np.dtype(np.float32): "s"}
 PROBE = 150  # side of the matrix of the self-check, some bands wide
 
@@ -49,6 +52,22 @@ def eigenvalues(symmetric: Float[ndarray, "n n"]) -> Float[ndarray, "n"]:
     Raises:
         numpy.linalg.LinAlgError: LAPACK reports a failure.
     """
+    large = len(symmetric) >= TWO_STAGE_FROM[LETTERS[symmetric.dtype]]
+    return by_two_stages(symmetric) if large else by_one_stage(symmetric)
+
+
+def by_one_stage(symmetric: Float[ndarray, "n n"]) -> Float[ndarray, "n"]:
+    """``eigenvalues`` by the usual reduction."""
+    letter, side = LETTERS[symmetric.dtype], len(symmetric)
+    diagonal, beside, scales = (np.zeros(side, symmetric.dtype) for _ in range(3))
+    parts = (diagonal, beside, scales)
+    _call_lapack(f"{letter}sytrd", b"L", side, symmetric, side, *parts, spaces=1)
+    _call_lapack(f"{letter}sterf", side, diagonal, beside)
+    return diagonal
+
+
+def by_two_stages(symmetric: Float[ndarray, "n n"]) -> Float[ndarray, "n"]:
+    """``eigenvalues`` by way of a band."""
     letter = LETTERS[symmetric.dtype]
     side, width = len(symmetric), BAND[letter]
     band = np.zeros((side, width + 1), symmetric.dtype)
@@ -65,7 +84,7 @@ def eigenvalues(symmetric: Float[ndarray, "n n"]) -> Float[ndarray, "n"]:
 @cache
 def available() -> bool:
     """Whether numpy's OpenBLAS has the routines, and they agree with numpy's own results."""
-    names = ("syrk", "sytrd_sy2sb", "sytrd_sb2st", "sterf")
+    names = ("syrk", "sytrd", "sytrd_sy2sb", "sytrd_sb2st", "sterf")
     if any(_routine(letter + name) is None for letter in BAND for name in names):
         return False
     block = np.random.default_rng(0).standard_normal((PROBE, PROBE))
@@ -81,7 +100,8 @@ def _agrees(block: Float[ndarray, "n n"]) -> bool:
     add_square(total, block)
     add_square(total, block.T)
     allowed = len(block) * np.finfo(block.dtype).eps * expected[-1]
-    return bool(np.abs(eigenvalues(total) - expected).max() <= allowed)
+    found = (by_one_stage(total.copy()), by_two_stages(total))
+    return all(bool(np.abs(values - expected).max() <= allowed) for values in found)
 
 
 def _call_lapack(name: str, *arguments: bytes | int | ndarray, spaces: int = 0) -> None:
