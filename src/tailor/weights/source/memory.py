@@ -140,8 +140,8 @@ def from_tensor(name: str, tensor: Tensor, kind: str = "") -> Entry:
     if tensor.layout is not torch.strided or tensor.device.type == "meta":
         dtype = f"{tensor.layout} tensor on {tensor.device.type}".replace("torch.", "")
         identity: object = id(tensor)
-    elif tensor.numel() == 0:
-        identity = id(tensor)
+    elif tensor.numel() == 0 or type(tensor) not in (Tensor, nn.Parameter):
+        identity = id(tensor)  # a wrapper such as DTensor has no address of its own
     else:
         identity = (tensor.data_ptr(), shape, tensor.stride(), tensor.dtype)
     return Entry(

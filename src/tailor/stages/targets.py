@@ -1,0 +1,168 @@
+"""Which parameters of a model a method acts on, and the part of each that this process holds."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from tailor.errors import UsageError
+from tailor.weights.layer import Layer
+from tailor.weights.source import read, select
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Target:
+    """One weight of a model.
+
+    Attributes:
+        name: Canonical name, without wrapper prefixes.
+        parameter: The parameter itself.
+        kind: Class of the module that owns it, such as ``"linear"`` or ``"conv2d"``.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    kind: str
+
+
+def targets(
+    model: nn.Module, layers: str | Sequence[str] = "*", skip: str | Sequence[str] = (), *, who: str
+) -> tuple[Target, ...]:
+    """The weights that fit, in natural order; a tied one stands once.
+
+    Args:
+        model: Any module, also wrapped by DDP, ``torch.compile`` or ``fully_shard``.
+        layers: Patterns of canonical names, as in a shell (``*``, ``?``, ``[...]``).
+        skip: Patterns of names to leave out all the same.
+        who: Whom error messages speak of, such as ``"StableRank"``.
+
+    Raises:
+        UsageError: No weight fits; one that fits is frozen, computed by a parametrization, or of
+            half precision, in which small changes are lost.
+    """
+    chosen = fitting(model, layers, skip, who=who)
+    found = tuple(
+        Target(name=one.name, parameter=_parameter(one, who), kind=one.kind) for one in chosen
+    )
+    for one in found:
+        if not one.parameter.requires_grad:
+            raise UsageError(
+                f"{who} would change {one.name}, which is frozen (requires_grad is False); "
+                f"leave it out with skip=({one.name!r},)"
+            )
+        if one.parameter.dtype in HALF:
+            dtype = str(one.parameter.dtype).removeprefix("torch.")
+            raise UsageError(
+                f"{one.name} is stored in {dtype}, in which most small changes round to nothing; "
+                f"keep the weights in float32 and use autocast, or leave it out of {who} with skip"
+            )
+    return found
+
+
+def fitting(
+    model: nn.Module, layers: str | Sequence[str] = "*", skip: str | Sequence[str] = (), *, who: str
+) -> tuple[Layer, ...]:
+    """The layers that ``read`` finds and the patterns keep.
+
+    Raises:
+        UsageError: None is left.
+    """
+    try:
+        return select(read(model), _patterns(layers), _patterns(skip)).layers
+    except UsageError as error:
+        raise UsageError(f"{who}: {error}") from error
+
+
+def hidden(found: Sequence[Target]) -> tuple[Target, ...]:
+    """Without embeddings, the first convolution and the last matrix, which gives the output.
+
+    The order is that of the modules. Where nothing else is there, everything stays.
+    """
+    inner = [one for one in found if one.kind != "embedding"]
+    convolutions = [one for one in inner if "conv" in one.kind]
+    ends = {id(one) for one in (*convolutions[:1], *inner[-1:])}
+    return tuple(one for one in inner if id(one) not in ends) or tuple(found)
+
+
+def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _parameter(layer: Layer, who: str) -> nn.Parameter:
+    tensor = layer.load()
+    if not isinstance(tensor, nn.Parameter):
+        raise UsageError(
+            f"{layer.name} is computed anew in each forward pass (a parametrization or a buffer), "
+            f"so {who} cannot change it in place; leave it out with skip=({layer.name!r},)"
+        )
+    return tensor
+
+
+# A parameter that fully_shard has spread over processes is a DTensor; anything else is whole.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """The rows of a parameter that this process holds.
+
+    Attributes:
+        local: These rows, sharing memory with the parameter; may be empty.
+        first: Index of the first of them in the whole.
+        total: Rows of the whole.
+    """
+
+    local: Shaped[Tensor, "held *rest"]
+    first: int
+    total: int
+
+
+def rows(tensor: Tensor) -> Rows:
+    """What this process holds of a tensor.
+
+    Raises:
+        UsageError: A DTensor is spread otherwise than over its first axis, by one mesh axis.
+    """
+    spread = as_dtensor(tensor)
+    if spread is None:
+        return Rows(local=tensor.detach(), first=0, total=len(tensor))
+    local, cut = spread.detach().to_local(), _cut(spread)
+    if cut is None:
+        return Rows(local=local, first=0, total=len(tensor))
+    size, rank = spread.device_mesh.size(cut), spread.device_mesh.get_local_rank(cut)
+    each = -(-len(tensor) // size)  # as torch.chunk cuts: full pieces, a rest, then empty ones
+    return Rows(local=local, first=min(len(tensor), rank * each), total=len(tensor))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows, on every process; a collective call if the tensor is spread."""
+    spread = as_dtensor(tensor)
+    if spread is None:
+        return tensor.detach()
+    _cut(spread)
+    gathered: Tensor = spread.detach().full_tensor()
+    return gathered
+
+
+def as_dtensor(tensor: Tensor) -> Any:
+    """The tensor if it is a DTensor, else None; does not import what most programs never use."""
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return tensor if loaded is not None and isinstance(tensor, loaded.DTensor) else None
+
+
+def _cut(tensor: Any) -> int | None:
+    """The mesh axis over which the rows are spread; None if every process has them all."""
+    cuts = [axis for axis, place in enumerate(tensor.placements) if not place.is_replicate()]
+    if not cuts:
+        return None
+    if len(cuts) > 1 or not tensor.placements[cuts[0]].is_shard(0):
+        raise UsageError(
+            f"a weight is spread as {tensor.placements}, but only Shard(0) over one mesh axis "
+            "(with replicas over others) is supported; shard with fully_shard alone"
+        )
+    return cuts[0]
