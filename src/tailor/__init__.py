@@ -64,6 +64,7 @@ from tailor.stages.analyze import (
     analyze,
     norms,
 )
+from tailor.stages.balance import TempBalance, layer_groups
 from tailor.stages.certify import Certificate, Verification, certify, verify
 from tailor.stages.compare import Comparison, compare
 from tailor.stages.compress import (
@@ -80,9 +81,39 @@ from tailor.stages.gradient_noise import (
     gradient_noise,
     iterate_tail_index,
 )
+from tailor.stages.noise import Injector, StableNoise
 from tailor.stages.polish import polish
 from tailor.stages.prune import Magnitude, Pruner
-from tailor.stages.regularize import Penalty, StudentPrior
+from tailor.stages.regularize import (
+    L1,
+    L2,
+    FrechetPrior,
+    GroupLasso,
+    HorseshoeNodes,
+    LayerPull,
+    LiveMatrix,
+    LogSpectralNorm,
+    Penalty,
+    PowerLawPrior,
+    Pull,
+    Regularizer,
+    SpectralNorm,
+    StableRank,
+    StableRankProjection,
+    StudentPrior,
+    TailExponent,
+    WeightedAlpha,
+    project_stable_rank,
+)
+from tailor.stages.schedule import (
+    Constant,
+    CosineDecay,
+    ExpDecay,
+    LinearDecay,
+    PowerDecay,
+    Schedule,
+    Window,
+)
 from tailor.stages.train import Step, batches, train
 from tailor.tasks import DIGITS, Data, Task, zero_one
 from tailor.version import __version__
@@ -171,9 +202,41 @@ __all__ = [
     "RowsAndColumns",
     "Compressible",
     "StableIndex",
-    # how training and compression are steered
+    # what training adds to the loss
     "Penalty",
+    "L1",
+    "L2",
     "StudentPrior",
+    "GroupLasso",
+    "HorseshoeNodes",
+    "SpectralNorm",
+    "LogSpectralNorm",
+    "StableRank",
+    "FrechetPrior",
+    "TailExponent",
+    "WeightedAlpha",
+    "PowerLawPrior",
+    "Regularizer",
+    "StableRankProjection",
+    "project_stable_rank",
+    "LiveMatrix",
+    "Pull",
+    "LayerPull",
+    # how strongly, step by step
+    "Schedule",
+    "Constant",
+    "PowerDecay",
+    "ExpDecay",
+    "LinearDecay",
+    "CosineDecay",
+    "Window",
+    # heavy-tailed noise
+    "StableNoise",
+    "Injector",
+    # learning rates by layer
+    "TempBalance",
+    "layer_groups",
+    # how compression is steered
     "Pruner",
     "Magnitude",
     "Quantizer",

@@ -169,7 +169,7 @@ class _Demo:
 
     def __init__(self, data: Data, held_out: Data, seed: int, bar: Progress) -> None:
         self.data, self.held_out, self.seed, self.bar = data, held_out, seed, bar
-        prior = StudentPrior(coefficient=2 / len(data))  # 1/n is the posterior mode; tuned by us
+        prior = StudentPrior(2 / len(data))  # 1/n is the posterior mode; tuned by us
         self.penalties: dict[str, list[Penalty]] = {PLAIN: [], HEAVY: [prior]}
         self.about = records.Provenance.now(
             seed,

@@ -72,7 +72,7 @@ class ExpDecay(Schedule):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Linear(Schedule):
+class LinearDecay(Schedule):
     """From 1 at the first step straight down to 0 at step ``steps``, and 0 from there on.
 
     Attributes:
@@ -90,7 +90,7 @@ class Linear(Schedule):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cosine(Schedule):
+class CosineDecay(Schedule):
     """Half a cosine wave from 1 at the first step to 0 at step ``steps``, and 0 from there on.
 
     Attributes:

@@ -46,23 +46,35 @@ def targets(
         UsageError: No weight fits; one that fits is frozen, computed by a parametrization, or of
             half precision, in which small changes are lost.
     """
-    chosen = fitting(model, layers, skip, who=who)
-    found = tuple(
-        Target(name=one.name, parameter=_parameter(one, who), kind=one.kind) for one in chosen
+    return tuple(
+        Target(name=one.name, parameter=in_place(one.name, one.load(), who=who), kind=one.kind)
+        for one in fitting(model, layers, skip, who=who)
     )
-    for one in found:
-        if not one.parameter.requires_grad:
-            raise UsageError(
-                f"{who} would change {one.name}, which is frozen (requires_grad is False); "
-                f"leave it out with skip=({one.name!r},)"
-            )
-        if one.parameter.dtype in HALF:
-            dtype = str(one.parameter.dtype).removeprefix("torch.")
-            raise UsageError(
-                f"{one.name} is stored in {dtype}, in which most small changes round to nothing; "
-                f"keep the weights in float32 and use autocast, or leave it out of {who} with skip"
-            )
-    return found
+
+
+def in_place(name: str, weight: Tensor, *, who: str) -> nn.Parameter:
+    """The weight, if it is a parameter that can be changed in place without loss.
+
+    Raises:
+        UsageError: It is computed by a parametrization, frozen or of half precision.
+    """
+    if not isinstance(weight, nn.Parameter):
+        raise UsageError(
+            f"{name} is computed anew in each forward pass (a parametrization or a buffer), so "
+            f"{who} cannot change it in place; leave it out with skip=({name!r},)"
+        )
+    if not weight.requires_grad:
+        raise UsageError(
+            f"{who} would change {name}, which is frozen (requires_grad is False); "
+            f"leave it out with skip=({name!r},)"
+        )
+    if weight.dtype in HALF:
+        dtype = str(weight.dtype).removeprefix("torch.")
+        raise UsageError(
+            f"{name} is stored in {dtype}, in which most small changes round to nothing; keep the "
+            f"weights in float32 and use autocast, or leave it out of {who} with skip"
+        )
+    return weight
 
 
 def fitting(
@@ -79,29 +91,22 @@ def fitting(
         raise UsageError(f"{who}: {error}") from error
 
 
-def hidden(found: Sequence[Target]) -> tuple[Target, ...]:
-    """Without embeddings, the first convolution and the last matrix, which gives the output.
+def ends(model: nn.Module) -> tuple[str, ...]:
+    """Names of embeddings, of the first convolution and of the last matrix of a network.
 
-    The order is that of the modules. Where nothing else is there, everything stays.
+    The first and the last are so in the order of the modules; a shared weight stands where it
+    comes last.
     """
-    inner = [one for one in found if one.kind != "embedding"]
-    convolutions = [one for one in inner if "conv" in one.kind]
-    ends = {id(one) for one in (*convolutions[:1], *inner[-1:])}
-    return tuple(one for one in inner if id(one) not in ends) or tuple(found)
+    every = model.named_parameters(remove_duplicate=False)
+    place = {id(parameter): i for i, (_, parameter) in enumerate(every)}
+    layers = sorted(read(model).layers, key=lambda one: place.get(id(one.load()), -1))
+    embeddings = [one for one in layers if one.kind == "embedding"]
+    convolutions = [one for one in layers if "conv" in one.kind]
+    return tuple(one.name for one in (*embeddings, *convolutions[:1], *layers[-1:]))
 
 
 def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _parameter(layer: Layer, who: str) -> nn.Parameter:
-    tensor = layer.load()
-    if not isinstance(tensor, nn.Parameter):
-        raise UsageError(
-            f"{layer.name} is computed anew in each forward pass (a parametrization or a buffer), "
-            f"so {who} cannot change it in place; leave it out with skip=({layer.name!r},)"
-        )
-    return tensor
 
 
 # A parameter that fully_shard has spread over processes is a DTensor; anything else is whole.

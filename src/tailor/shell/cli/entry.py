@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tailor.errors import TailorError
-from tailor.shell.cli import analyze, compare, loop, norms
+from tailor.shell.cli import analyze, compare, loop, norms, train
 from tailor.shell.cli.screen import DONE, ERR, MISUSE
 from tailor.version import __version__
 
@@ -27,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except TailorError as error:
         return _refuse(str(error), parsed.debug)
-    except KeyboardInterrupt:
-        return _refuse("stopped by the keyboard; nothing half-written was left", parsed.debug)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "stopped by the keyboard; nothing half-written was left"
+        return _refuse(said, parsed.debug)
     except BrokenPipeError:  # the reader of our output has gone, which is no failure
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     analyze.arguments(verb("analyze", analyze.run, "spectra and tails of every weight matrix"))
     norms.arguments(verb("norms", norms.run, "norms and stable ranks only: much faster"))
     compare.arguments(verb("compare", compare.run, "two or many checkpoints, layer by layer"))
+    train.arguments(verb("train", train.run, "train a task's network, heavy-tailed on purpose"))
 
     check = verb("verify", loop.run_verify, "recount a certificate from the bytes and the data")
     check.add_argument("certificate", type=Path, help="certificate.json")

@@ -13,6 +13,16 @@ from tailor.shell.figures.comparison import against_quality, changes, over_model
 from tailor.shell.figures.compression import bounds, frontier, path
 from tailor.shell.figures.depth import Depth, exponents, norms
 from tailor.shell.figures.palette import DARK, NETWORKS, Colours, colours
+from tailor.shell.figures.run import (
+    MOST_LAYERS,
+    has_exponent,
+    layer_exponents,
+    layer_norms,
+    layer_stable_ranks,
+    run_errors,
+    run_loss,
+    run_penalty,
+)
 from tailor.shell.figures.scan import considered, has_choice, scan
 from tailor.shell.figures.tail import Layers, entries, has_weights, histogram, spectrum
 from tailor.shell.figures.training import training_error, training_loss
@@ -21,6 +31,15 @@ __all__ = [
     # train
     "training_loss",
     "training_error",
+    # train: one run
+    "run_loss",
+    "run_penalty",
+    "run_errors",
+    "layer_exponents",
+    "layer_stable_ranks",
+    "layer_norms",
+    "has_exponent",
+    "MOST_LAYERS",
     # compare
     "over_models",
     "changes",

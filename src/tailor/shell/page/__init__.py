@@ -1,7 +1,7 @@
 """``report.html``: the records of a folder as one page that needs nothing else.
 
 ``document`` puts the page together from a header and one section for each stage: ``training``,
-``analysis``, ``compression`` and ``certificate``. Sections are made of ``blocks``, ``tables`` and
+``run``, ``comparison``, ``analysis``, ``compression`` and ``certificate``. Sections are made of ``blocks``, ``tables`` and
 ``text``; their figures come from ``tailor.shell.figures``.
 """
 

@@ -12,7 +12,7 @@ def reading(sentences: Sequence[str]) -> str:
     return f'<ul class="reading">{items}</ul>' if items else ""
 
 
-def figure(anchor: str, drawing: Figure, caption: str, label: str) -> str:
+def figure(anchor: str, drawing: Figure, caption: str, label: str, *, room: int = 0) -> str:
     """A place for a figure and its data; the page draws it when it comes into view.
 
     Args:
@@ -20,9 +20,10 @@ def figure(anchor: str, drawing: Figure, caption: str, label: str) -> str:
         drawing: What plotly draws there.
         caption: Finished HTML below it.
         label: What a screen reader says in its place.
+        room: Further height in pixels, for a long legend.
     """
     rows = len(drawing["layout"]["yaxis"].get("categoryarray", ()))
-    height = max(340, 120 + 30 * rows)
+    height = max(340, 120 + 30 * rows) + room
     return (
         f'<figure><div class="plot" id="{anchor}" role="img" aria-label="{escape(label)}" '
         f'style="height:{height}px"></div><figcaption>{caption}</figcaption>'

@@ -9,7 +9,7 @@ from string import Template
 
 from tailor import records
 from tailor.shell import figures
-from tailor.shell.page import analysis, certificate, comparison, compression, training
+from tailor.shell.page import analysis, certificate, comparison, compression, run, training
 from tailor.shell.page.header import header
 from tailor.shell.page.networks import Networks, dots
 from tailor.shell.page.results import Results, read
@@ -20,7 +20,7 @@ def render(folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` from the records of a folder.
 
     Args:
-        folder: Where ``tailor demo``, or ``analyze`` or ``compare`` with ``--out``, wrote.
+        folder: Where ``tailor demo`` or ``train``, or ``analyze`` or ``compare`` with ``--out``, wrote.
 
     Returns:
         Path of the page. The same records give the same bytes.
@@ -62,6 +62,8 @@ def _sections(found: Results) -> Iterator[tuple[str, str, str]]:
     networks = Networks.of(found)
     if found.history:
         yield "train", "Train", training.section(found.history, networks)
+    if found.training is not None:
+        yield "run", "Train", run.section(found.training)
     if found.comparison is not None:
         yield "compare", "Compare", comparison.section(found.comparison, networks)
     if found.analyses is not None:

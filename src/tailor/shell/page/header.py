@@ -8,6 +8,7 @@ from tailor.shell.figures.labels import percent, percent_up
 from tailor.shell.page.results import Results
 from tailor.shell.page.tables import table
 from tailor.shell.page.text import escape, matrices
+from tailor.shell.training.record import Training
 
 MOST_NAMED = 2  # models; of more only the number fits in a line
 
@@ -40,6 +41,8 @@ def _outcome(found: Results) -> str:
 
 
 def _outcome_without_certificate(found: Results) -> str:
+    if found.training is not None and found.analyses is None:
+        return _outcome_of_run(found.training)
     if found.analyses is None:
         return "Results without a certificate"
     models = found.analyses.analyses
@@ -50,6 +53,16 @@ def _outcome_without_certificate(found: Results) -> str:
     broken = sum(len(one.failed) for one in models)
     said = f"; <b>{matrices(broken)} failed</b>" if broken else ""
     return f"{matrices(count)} of <b>{names}</b>{said}"
+
+
+def _outcome_of_run(training: Training) -> str:
+    held_out = training.test_error
+    error = training.train_error if held_out is None else held_out
+    where = "training" if held_out is None else "held-out"
+    return (
+        f"{escape(training.task)}, {training.history[-1].epoch:,} epochs: "
+        f"<b>{percent(error)} {where} errors</b>"
+    )
 
 
 def _dense(compression: Compression | None) -> int | None:
@@ -91,6 +104,8 @@ def _about(found: Results) -> Iterator[tuple[str, Provenance]]:
             yield f"analysis of {one.source}", one.provenance
     if found.comparison is not None:
         yield "comparison", found.comparison.provenance
+    if found.training is not None:
+        yield "training", found.training.provenance
     if found.compression is not None:
         yield "compression", found.compression.provenance
     if found.certificate is not None:

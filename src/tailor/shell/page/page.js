@@ -92,7 +92,7 @@
         const row = body.insertRow();
         cell(row, "th", trace.meta);
         cell(row, "td", String(x));
-        cell(row, "td", String(trace.y[i]));
+        cell(row, "td", String(trace.y[i] ?? "–"));
       });
     }
     return table;

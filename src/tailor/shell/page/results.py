@@ -8,6 +8,7 @@ from typing import TypeVar
 from tailor import records
 from tailor.errors import RecordError
 from tailor.shell.demo import Compression, Epoch
+from tailor.shell.training.record import EPOCH_COLUMNS, Training
 from tailor.stages.analyze import Analyses
 from tailor.stages.certify import Certificate
 from tailor.stages.compare import Comparison
@@ -17,6 +18,7 @@ READ = (
     "comparison.json",
     "compression.json",
     "certificate.json",
+    "training.json",
     "history.csv",
 )
 CARRIED = (
@@ -38,13 +40,15 @@ class Results:
         comparison: ``comparison.json``.
         compression: ``compression.json``.
         certificate: ``certificate.json``.
-        history: ``history.csv``, row by row.
+        training: ``training.json``.
+        history: ``history.csv`` of the demo, row by row. That of a run is in its record.
     """
 
     analyses: Analyses | None
     comparison: Comparison | None
     compression: Compression | None
     certificate: Certificate | None
+    training: Training | None
     history: tuple[Epoch, ...]
 
 
@@ -57,15 +61,17 @@ def read(folder: Path) -> Results:
     if not any((folder / name).is_file() for name in READ):
         raise RecordError(
             f"{folder} holds no results: a report needs at least one of {', '.join(READ)}; "
-            "make them with `tailor demo --out DIR` or `tailor analyze SOURCE --out DIR`"
+            "make them with `tailor demo --out DIR`, `tailor train` or `tailor analyze SOURCE --out DIR`"
         )
     history = folder / "history.csv"
+    training = _load(Training, folder / "training.json")
     return Results(
         analyses=_load(Analyses, folder / "analysis.json"),
         comparison=_load(Comparison, folder / "comparison.json"),
         compression=_load(Compression, folder / "compression.json"),
         certificate=_load(Certificate, folder / "certificate.json"),
-        history=_history(history) if history.is_file() else (),
+        training=training,
+        history=_history(history, training is not None) if history.is_file() else (),
     )
 
 
@@ -73,11 +79,14 @@ def _load(kind: type[Record], path: Path) -> Record | None:
     return records.load(kind, path) if path.is_file() else None
 
 
-def _history(path: Path) -> tuple[Epoch, ...]:
-    """Rows of ``history.csv``, validated like any record."""
+def _history(path: Path, has_run: bool) -> tuple[Epoch, ...]:
+    """Rows of ``history.csv``, validated like any record; none if they are those of a run."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return tuple(_epoch(row) for row in csv.DictReader(file))
+            rows = csv.DictReader(file)
+            if has_run and tuple(rows.fieldnames or ()) == EPOCH_COLUMNS:
+                return ()
+            return tuple(_epoch(row) for row in rows)
     except (ValueError, TypeError, csv.Error, RecordError) as error:
         raise RecordError(f"{path} is not a history of tailor: {error}") from None
 

@@ -1,0 +1,1 @@
+"""Training: what the methods cost, and what they are good for."""

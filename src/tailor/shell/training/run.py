@@ -1,0 +1,286 @@
+"""From plan to folder: train, watch, write everything down."""
+
+import io
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from tailor import records
+from tailor.errors import RecordError, TailorError, TaskError, UsageError
+from tailor.numerics.powerlaw import HillMid
+from tailor.shell.training.choices import HeldOutPatience
+from tailor.shell.training.journal import Errors, Journal
+from tailor.shell.training.plan import Plan
+from tailor.shell.training.record import (
+    Training,
+    paths_from_csv,
+    save,
+    with_look,
+)
+from tailor.stages.regularize import Regularizer
+from tailor.stages.train import Checkpoint, Monitor, Step, StopRule, batches, train
+from tailor.stages.train.tails import tails
+from tailor.tasks import Data
+from tailor.weights.views import Standard
+
+CHECKPOINT = Path("checkpoint")  # folder, inside that of the run
+FILE = CHECKPOINT / "checkpoint.pt"
+
+Watch: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A checkpoint, as far as a run looks into it.
+
+    Attributes:
+        step: Steps taken.
+        stopped: Why a stop rule ended training with that step, if one did.
+        model: The network's state.
+    """
+
+    step: int = 0
+    stopped: str | None = None
+    model: dict[str, Tensor] | None = None
+
+
+class Run:
+    """One run. Making it builds everything and refuses what cannot be; ``go`` writes.
+
+    Args:
+        plan: What to train, and how.
+
+    Attributes:
+        step: Steps taken so far.
+
+    Raises:
+        TaskError: The network cannot be built.
+        UsageError: A setting does not fit the network or the others.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.step = plan, 0
+        self.model = _built(plan)
+        self._ends = plan.epoch_ends()
+        balance = plan.balance
+        parameters: Any = self.model.parameters()
+        if balance is not None:
+            parameters = balance.groups(self.model, plan.lr)
+        try:
+            self.optimizer = plan.optimizer.of(parameters, plan.lr)
+        except ValueError as error:  # torch's own checks
+            raise UsageError(f"--optimizer: {error}") from error
+        self.schedulers: list[LRScheduler] = [_scheduler(self.optimizer, plan)]
+        if balance is not None:
+            self.schedulers.append(balance.of(self.optimizer, self.model))
+        self._try()
+
+    def _try(self) -> None:
+        """Find out now, not in the first step, what does not fit the network."""
+        plan = self.plan
+        if plan.penalties:
+            Regularizer(self.model, plan.penalties)
+        if plan.noise is not None:
+            plan.noise.attach(self.model, self.optimizer).remove()
+        self._steps(None)
+        self._errors()
+
+    def go(self, out: Path, watch: Watch | None) -> Training:
+        """Train from the beginning, or from where the checkpoint in the folder is.
+
+        Args:
+            out: Folder of the run.
+            watch: Told of each step: what there is to say, the step, and how many there are.
+        """
+        with one_thread():
+            stored = read_checkpoint(out)
+            journal = Journal(out, self._ends, stored.step, self._errors)
+            with closing(journal):
+                self._catch_up(journal, stored)
+                stopped = self._loop(out, journal, watch) or stored.stopped
+                journal.close_epoch()
+            return self._finish(out, journal, stopped)
+
+    def _catch_up(self, journal: Journal, stored: Stored) -> None:
+        """The line of an epoch that ended with the checkpoint, if it was not written any more."""
+        self.step = stored.step
+        if stored.model is not None and journal.is_behind(stored.step):
+            try:
+                self.model.load_state_dict(stored.model)
+            except RuntimeError as error:
+                raise UsageError(
+                    f"the task's network is not the one of {FILE}; use another --out, or --again"
+                ) from error
+            journal.close_epoch()
+
+    def _loop(self, out: Path, journal: Journal, watch: Watch | None) -> str | None:
+        """Every step; why training was stopped early, if it was."""
+        stopped = None
+        for step in self._steps(out):
+            self.step, stopped = step.number, step.stopped
+            journal.add(step)
+            if watch is not None:
+                watch(_said(step, journal), step.number, self._ends[-1])
+        return stopped
+
+    def _steps(self, out: Path | None) -> Iterator[Step]:
+        """The steps; nothing happens before the first one is asked for."""
+        plan = self.plan
+        where, monitor = None, None
+        if out is not None:
+            monitor = Monitor(every=plan.monitor_every, csv=out / "layers.csv")
+            if plan.checkpoint_every is not None:
+                where = Checkpoint(folder=out / CHECKPOINT, every=plan.checkpoint_every)
+        return train(
+            self.model,
+            batches(
+                _on(plan.data, plan.device), size=plan.batch, epochs=plan.epochs, seed=plan.seed
+            ),
+            loss=nn.functional.cross_entropy,
+            optimizer=self.optimizer,
+            penalties=plan.penalties,
+            decoupled=plan.decoupled,
+            noise=plan.noise,
+            schedulers=self.schedulers,
+            precision=plan.precision,
+            accumulate=plan.accumulate,
+            compile=plan.compile,
+            clip_norm=plan.clip_norm,
+            checkpoint=where,
+            monitor=monitor,
+            stop=[self._rule(one) for one in plan.stop],
+            seed=plan.seed,
+        )
+
+    def _rule(self, one: HeldOutPatience | StopRule) -> StopRule:
+        if isinstance(one, StopRule):
+            return one
+        held_out = self.plan.held_out
+        if held_out is None:
+            raise UsageError(
+                f"--stop patience looks at held-out examples, but the task {self.plan.task.name} "
+                "has none; use --stop settles"
+            )
+        return one.of(lambda: self._error(held_out))
+
+    def _errors(self) -> Errors:
+        held_out = self.plan.held_out
+        return Errors(
+            train=self._error(self.plan.data),
+            test=None if held_out is None else self._error(held_out),
+        )
+
+    def _error(self, data: Data) -> float:
+        return float(self.plan.task.error(self.model, data).double().mean())
+
+    def _finish(self, out: Path, journal: Journal, stopped: str | None) -> Training:
+        """Write what the run leaves; ``training.json`` is the last, then the checkpoint goes."""
+        plan = self.plan
+        layers = paths_from_csv(out / "layers.csv")
+        if layers and layers[0].steps[-1] != self.step:
+            look = tails(self.model, HillMid(), Standard())
+            layers = with_look(layers, self.step, look)
+        last = journal.history[-1]
+        made = Training(
+            task=plan.task.name,
+            steps=self.step,
+            stopped=stopped,
+            decoupled=plan.decoupled and bool(plan.penalties),
+            train_error=last.train_error,
+            test_error=last.test_error,
+            history=tuple(journal.history),
+            layers=layers,
+            provenance=records.Provenance.now(plan.seed, **plan.settings),
+        )
+        records.write(out / "model.pt", _bytes(self.model))
+        save(made, out)
+        shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+        return made
+
+
+def _built(plan: Plan) -> nn.Module:
+    """The network with fresh weights; random numbers of the caller stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        try:
+            model = plan.task.build()
+        except TailorError:
+            raise
+        except Exception as error:  # a user's network can fail in any way
+            raise TaskError(
+                f"the network of the task {plan.task.name} cannot be built: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    try:
+        return model.to(plan.device)
+    except (RuntimeError, AssertionError) as error:  # what torch says when there is none
+        said = str(error).splitlines()[0]
+        raise UsageError(f"--device {plan.device} cannot be used ({said})") from error
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, plan: Plan) -> LRScheduler:
+    schedule = plan.schedule
+    # A function: of other callables LambdaLR would store the __dict__, and there is none.
+    return LambdaLR(optimizer, lambda step: schedule(step))
+
+
+def _bytes(model: nn.Module) -> bytes:
+    """A file with the network's state, on the CPU."""
+    file = io.BytesIO()
+    state = model.state_dict()
+    torch.save({k: v.cpu() if isinstance(v, Tensor) else v for k, v in state.items()}, file)
+    return file.getvalue()
+
+
+def _on(data: Data, device: str) -> Data:
+    return Data(x=data.x.to(device), y=data.y.to(device))
+
+
+def _said(step: Step, journal: Journal) -> str:
+    """What stands before the bar."""
+    text = f"epoch {len(journal.history) + 1}: loss {step.loss:.3f}"
+    if not journal.history:
+        return text
+    last = journal.history[-1]
+    error = last.train_error if last.test_error is None else last.test_error
+    return f"{text}, error {error:.1%}"
+
+
+def read_checkpoint(out: Path) -> Stored:
+    """The checkpoint in the folder of a run; a fresh one if there is none.
+
+    Raises:
+        RecordError: It cannot be read.
+    """
+    path = out / FILE
+    if not path.is_file():
+        return Stored()
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        place = found["place"]
+        return Stored(step=place["step"], stopped=place["stopped"], model=found["parts"]["model"])
+    except (
+        *(OSError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, TypeError),
+        *(pickle.UnpicklingError, zipfile.BadZipFile),
+    ) as error:
+        raise RecordError(f"{path} is damaged; give --again to begin anew") from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the machine: the same seed gives the same weights."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
