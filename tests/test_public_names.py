@@ -35,6 +35,7 @@ NAMES = [
     *("Regularizer", "StableRankProjection", "project_stable_rank", "LiveMatrix", "Pull"),
     *("LayerPull", "Schedule", "Constant", "PowerDecay", "ExpDecay", "LinearDecay"),
     *("CosineDecay", "Window", "TempBalance", "layer_groups"),
+    *("StableNoise", "Injector", "sample_stable"),
     *("Quantizer", "Uniform", "Weights", "Layer", "Other", "Analysis", "Analyses"),
     *("LayerAnalysis", "NormAnalysis", "Failed", "PowerLawFit", "StableFit", "NoFit", "Comparison"),
     *("GradientNoise", "IterateTails", "Step", "Candidate", "CompressedModel", "Certificate"),

@@ -43,6 +43,7 @@ from tailor.numerics.stable import (
     StableFit,
     StableMLE,
     TwoPoint,
+    sample_stable,
 )
 from tailor.records import Provenance, load, save
 from tailor.stages.analyze import (
@@ -233,6 +234,7 @@ __all__ = [
     # heavy-tailed noise
     "StableNoise",
     "Injector",
+    "sample_stable",
     # learning rates by layer
     "TempBalance",
     "layer_groups",

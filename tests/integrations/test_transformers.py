@@ -144,7 +144,10 @@ def test_afterwards_the_optimizer_is_as_before_also_when_training_failed(tmp_pat
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     one = trainer(model, tmp_path, callback(), optimizer=optimizer)
     one.train()
-    assert (len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)) == (
+    assert (
+        len(optimizer._optimizer_step_pre_hooks),
+        len(optimizer._optimizer_step_post_hooks),
+    ) == (
         0,
         0,
     )
@@ -233,9 +236,7 @@ def test_a_step_that_gradient_scaling_skips_moves_nothing():
     AcceleratorState(cpu=True)
     try:
         scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
-        optimizer = AcceleratedOptimizer(
-            torch.optim.SGD(model.parameters(), lr=0.1), scaler=scaler
-        )
+        optimizer = AcceleratedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), scaler=scaler)
         extras = Extras(penalties=PENALTIES, noise=NOISE)
         work = extras.attach(model, [optimizer], step=0, writes=True)
         before = [one.detach().clone() for one in model.parameters()]

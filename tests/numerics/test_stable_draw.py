@@ -87,9 +87,11 @@ def test_every_bit_pattern_gives_a_finite_value(index, skew, dtype, shifted):
     assert law.values(*bits(500, dtype)).isfinite().all()
 
 
-@pytest.mark.parametrize("index", [1e-300, 1e-20, 1e-3, 1 - 2.0**-53, 1 + 2.0**-52, 2 - 2.0**-52])
+@pytest.mark.parametrize(
+    "index", [1e-300, 1e-3, 0.5, 1 - 2.0**-53, 1.0, 1 + 2.0**-52, 1.5, 2 - 2.0**-52, 2.0]
+)
 @pytest.mark.parametrize("skew", SKEWS)
-def test_the_ends_of_the_index_are_finite_too(index, skew):
+def test_special_indices_are_finite_too(index, skew):
     for dtype, shifted in itertools.product(WIDTHS, (False, True)):
         law = Standard(index=index, skew=skew, shifted=shifted)
         assert law.values(*extremes(dtype)).isfinite().all()

@@ -46,6 +46,7 @@ def test_wrappers_do_not_change_names():
 def test_ends_are_those_of_the_order_of_modules():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 2))
     assert ends(model) == ("0.weight", "3.weight")
+    assert ends(nn.Sequential(nn.Linear(4, 2))) == ()
     assert ends(Net()) == ("embed.weight", "stem.weight", "head.weight")
 
     class Named(nn.Module):  # the last by name is not the last

@@ -250,6 +250,27 @@ def test_other_batches_are_refused_unless_they_may_differ(tmp_path):
     assert next(start("adam", tmp_path, given=other, checkpoint=loose)[1]).number == EVERY + 1
 
 
+def test_a_data_loader_needs_a_seed_to_go_on(tmp_path):
+    def loaded(_, **options):
+        data = torch.utils.data.TensorDataset(toy().x, toy().y)
+        loader = torch.utils.data.DataLoader(data, batch_size=16, shuffle=True, **options)
+        return itertools.chain.from_iterable(loader for _ in range(4))
+
+    def seeded(_):
+        return loaded(_, generator=torch.Generator().manual_seed(0))
+
+    whole = [step.loss for step in start("adam", tmp_path / "whole", given=seeded)[1]]
+    for given, folder in ((seeded, tmp_path / "seeded"), (loaded, tmp_path / "loose")):
+        for _ in itertools.islice(start("adam", folder, given=given)[1], 7):
+            pass
+    rest = [step.loss for step in start("adam", tmp_path / "seeded", given=seeded)[1]]
+    assert rest == whole[6:]
+    with pytest.raises(
+        UsageError, match="a DataLoader that shuffles needs a generator with a seed"
+    ):
+        next(start("adam", tmp_path / "loose", given=loaded)[1])
+
+
 def test_too_few_batches_are_refused(tmp_path):
     stored(tmp_path)
     with pytest.raises(UsageError, match="has used 3 batches, but batches ends after 2"):

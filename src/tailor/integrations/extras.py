@@ -111,7 +111,7 @@ class AtWork:
         """To each optimizer those for the weights that it holds."""
         shares = [_shares(model, optimizers, one, _acted_on(model, one)) for one in penalties]
         for index, optimizer in enumerate(optimizers if penalties else ()):
-            own = [share[index] for share in shares if share[index] is not None]
+            own = [one for share in shares if (one := share[index]) is not None]
             regularizer = Regularizer(model, own) if own else None
             if regularizer is not None:
                 self.ends.callback(regularizer.attach(optimizer).remove)

@@ -15,7 +15,7 @@ from tailor.numerics.stable.draw import block_size
 from tailor.numerics.stable.keyed import Kind as Law
 from tailor.numerics.stable.keyed import keyed_rows
 from tailor.stages.schedule import Constant, Schedule
-from tailor.stages.targets import Target, fitting, rows, targets
+from tailor.stages.targets import Target, ends, rows, targets
 
 Kind = Literal["rotation", "iid", "shared", "gaussian"]
 LAWS: dict[Kind, Law] = {
@@ -41,8 +41,8 @@ class StableNoise:
 
     The noise makes the norms of neurons heavy-tailed, so that more of them can be removed at a
     given error of the weights. It did not make accuracy under matched pruning better: on digits
-    and MNIST the network without noise was as good or better at every ratio. ``HorseshoeNodes``
-    and ``GroupLasso`` do what this promises.
+    and MNIST the network without noise was better at nearly every ratio, and never behind by more
+    than half a point. ``HorseshoeNodes`` and ``GroupLasso`` do what this promises.
 
     Attributes:
         alpha: Tail index, in (0, 2]. (Elsewhere alpha is a density exponent, larger by one.)
@@ -109,7 +109,7 @@ class StableNoise:
                 parametrization, of half precision) or is not the optimizer's; a parameter group
                 has no learning rate.
         """
-        outer = _outer(model) if self.targets == "hidden" else ()
+        outer = ends(model) if self.targets == "hidden" else ()
         skip = (self.skip,) if isinstance(self.skip, str) else tuple(self.skip)
         found = targets(model, self.layers, (*skip, *outer), who=WHO)
         groups = _groups(optimizer)
@@ -220,7 +220,7 @@ def _shortening(
     repeated = math.sqrt(weights.shape[1] / drawn.shape[1])
     length = torch.linalg.vector_norm(drawn, dim=1, keepdim=True, dtype=double).mul_(repeated)
     limit = torch.linalg.vector_norm(weights, dim=1, keepdim=True, dtype=double).mul_(clip)
-    factor = limit / length.clamp_(min=torch.finfo(double).tiny)
+    factor: Tensor = limit / length.clamp_(min=torch.finfo(double).tiny)
     return factor.clamp_(max=1).to(drawn.dtype)
 
 
@@ -233,17 +233,3 @@ def _unless_skipped(optimizer: Optimizer, factor: Factor) -> Factor:
 def _groups(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
     """The parameter group of each parameter, by its identity."""
     return {id(one): group for group in optimizer.param_groups for one in group["params"]}
-
-
-def _outer(model: nn.Module) -> tuple[str, ...]:
-    """Names of embeddings, the first convolution and the last matrix, which gives the output.
-
-    First and last are meant in the order of the modules. None if nothing else is there.
-    """
-    order = {name: i for i, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
-    found = sorted(fitting(model, who=WHO), key=lambda one: order[one.key.rpartition(".")[0]])
-    inner = [one for one in found if one.kind != "embedding"]
-    convolutions = [one for one in inner if "conv" in one.kind]
-    ends = {one.name for one in (*convolutions[:1], *inner[-1:])}
-    outer = {one.name for one in found if one.kind == "embedding"} | ends
-    return tuple(sorted(outer)) if len(outer) < len(found) else ()

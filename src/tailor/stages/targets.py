@@ -95,14 +95,17 @@ def ends(model: nn.Module) -> tuple[str, ...]:
     """Names of embeddings, of the first convolution and of the last matrix of a network.
 
     The first and the last are so in the order of the modules; a shared weight stands where it
-    comes last.
+    comes last. None where nothing else is there.
     """
     every = model.named_parameters(remove_duplicate=False)
     place = {id(parameter): i for i, (_, parameter) in enumerate(every)}
     layers = sorted(read(model).layers, key=lambda one: place.get(id(one.load()), -1))
     embeddings = [one for one in layers if one.kind == "embedding"]
     convolutions = [one for one in layers if "conv" in one.kind]
-    return tuple(one.name for one in (*embeddings, *convolutions[:1], *layers[-1:]))
+    outer = {one.name for one in (*embeddings, *convolutions[:1], *layers[-1:])}
+    return (
+        tuple(one.name for one in layers if one.name in outer) if len(outer) < len(layers) else ()
+    )
 
 
 def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:

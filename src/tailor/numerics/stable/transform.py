@@ -91,7 +91,7 @@ class Standard:
         d, sign = x.abs(), x.sign()
         tangent = torch.mul(x, math.pi / 2).tan_()
         inverse = tangent.reciprocal()
-        log = inverse + tangent  # 2 / cos V
+        secant = inverse + tangent  # 2 / cos V
         rest = inverse.sub_(tangent)  # 2 tan V
         upper, lower = _sine(far, -far, d), _sine(0, far, d)
         sine = (upper - lower).mul_(0.5 / math.cos(half))  # of |eV|
@@ -99,7 +99,7 @@ class Standard:
         opening = self._weighted(lower, upper, sign).mul_(0.5 / math.sin(half))  # A / 2
         rest.mul_(opening).sub_(sign.mul_(sine), alpha=math.copysign(1, e))
         rest.sub_(sine.square_().div_(cosine_and_one), alpha=lean)
-        log = self._power(opening.mul_(log), wait)
+        log = self._power(opening.mul_(secant), wait)
         if far < CLOSE and (self.shifted or self.index == 1):
             return _bounded((rest + lean).mul_(log.expm1_()).add_(rest))
         value = _product(rest.add_(lean), log)

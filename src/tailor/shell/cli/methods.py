@@ -261,9 +261,8 @@ def _readable(hint: Any) -> Any:
 
 # From text to names and fields
 
-_ATOM = re.compile(
-    r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|.', re.DOTALL
-)  # a quoted text or a sign
+# A quoted text, or one sign.
+_ATOM = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|.', re.DOTALL)
 
 
 def _inside(text: str, asked: _Asked) -> tuple[str, Fields]:

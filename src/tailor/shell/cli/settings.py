@@ -224,7 +224,7 @@ def planned(settings: Settings, task: Task, data: Data, held_out: Data | None) -
         device=_device(settings.device),
         checkpoint_every=settings.checkpoint_every,
         monitor_every=settings.monitor_every or period,
-        stop=tuple(one("stop", STOPS, text, every=period) for text in settings.stop),
+        stop=tuple(one("stop", STOPS, text) for text in settings.stop),
         settings=settings.texts(),
     )
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -25,10 +26,9 @@ from tailor.shell.cli.settings import Settings
 from tailor.shell.page import render
 from tailor.shell.training.plan import Plan
 from tailor.shell.training.record import LayerPath, Training
-from tailor.shell.training.run import CHECKPOINT, FILE, Run
+from tailor.shell.training.run import CHECKPOINT, FILE, Run, read_checkpoint
 
 OUT = Path("runs/train")
-MADE = ("train.toml", "training.json", "model.pt")
 YES_OR_NO = argparse.BooleanOptionalAction
 
 
@@ -53,9 +53,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--clip-norm", type=float, metavar="NORM", help="longest gradient")
     add("--compile", action=YES_OR_NO, help="use torch.compile")
     add("--device", help="where the network is trained, such as cuda (default cpu)")
-    add(
-        "--checkpoint-every", type=int, metavar="STEPS", help="store the run, to go on if cut short"
-    )
+    add("--checkpoint-every", type=int, metavar="STEPS", help="store the run, to go on from")
     add("--monitor-every", type=int, metavar="STEPS", help="look at the layers (default an epoch)")
     add("--stop", action="append", metavar="METHOD", help=named(STOPS) + "; repeatable")
     add("--again", action="store_true", help="begin anew where the folder holds a run")
@@ -67,13 +65,13 @@ def run(parsed: argparse.Namespace) -> int:
     settings, folder = configuration.given(parsed)
     out = OUT if folder is None else folder
     plan = configuration.plan(settings)
-    if parsed.again:
-        _forget(out)
-    found = _found(out, settings, plan)
+    found = None if parsed.again else _finished(out, settings, plan)
     if found is None:
         work = Run(plan)
         must_be_writable(out)
-        records.write(out / "train.toml", settings.to_toml().encode())
+        if parsed.again:
+            _forget(out)
+        _keep(settings, out / "train.toml")
         found = _watched(work, out)
         render(out)
     if parsed.json:
@@ -83,14 +81,21 @@ def run(parsed: argparse.Namespace) -> int:
     return DONE
 
 
+def _keep(settings: Settings, path: Path) -> None:
+    """Write the settings, unless they stand there already, perhaps in the user's own words."""
+    with suppress(UsageError, TypeError):
+        if Settings(**configuration.read_toml(path)) == settings:
+            return
+    records.write(path, settings.to_toml().encode())
+
+
 def _watched(work: Run, out: Path) -> Training:
     try:
         with progress("train") as watch:
             return work.go(out, watch)
     except KeyboardInterrupt:
-        every = work.plan.checkpoint_every
-        kept = 0 if every is None else work.step - work.step % every
-        then = f"goes on after step {kept}" if (out / FILE).exists() and kept else "begins anew"
+        kept = read_checkpoint(out).step
+        then = f"goes on after step {kept}" if kept else "begins anew"
         raise KeyboardInterrupt(
             f"stopped by the keyboard after step {work.step}; the same command {then}"
         ) from None
@@ -102,26 +107,24 @@ def _watched(work: Run, out: Path) -> Training:
 def _forget(out: Path) -> None:
     """Remove what says that there is a run."""
     shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
-    for name in MADE:
+    for name in ("training.json", "model.pt"):
         (out / name).unlink(missing_ok=True)
 
 
-def _found(out: Path, settings: Settings, plan: Plan) -> Training | None:
+def _finished(out: Path, settings: Settings, plan: Plan) -> Training | None:
     """The record of this very run if it is finished; None where there is something to do.
 
     Raises:
-        UsageError: The folder holds another run, or files that are not of a run.
+        UsageError: The folder holds another run, or a network that is not of a run.
     """
-    before, finished = out / "train.toml", (out / "training.json").is_file()
-    if not before.is_file():
-        if finished or (out / "model.pt").exists():
-            raise UsageError(
-                f"{out} holds a model.pt or training.json, but no train.toml beside it; "
-                "give another --out, or --again to replace them"
-            )
-        return None
+    finished = (out / "training.json").is_file()
     if not finished and not (out / FILE).is_file():
-        return None  # cut short without a checkpoint: nothing to lose
+        if (out / "model.pt").exists():
+            raise UsageError(
+                f"{out} holds a model.pt that is not of a finished run; give another --out, or "
+                "--again to replace it"
+            )
+        return None  # nothing there, or cut short without a checkpoint
     _compare(out, settings, plan)
     return records.load(Training, out / "training.json") if finished else None
 
@@ -156,11 +159,8 @@ def _shown(value: object) -> str:
 
 def _print(screen: Console, found: Training, out: Path) -> None:
     title = f"{escape(found.task)}: {len(found.history)} epochs, {found.steps} steps"
-    columns = [
-        f"{what} {when}"
-        for what in ("alpha", "stable rank", "norm")
-        for when in ("before", "after")
-    ]
+    kinds = ("alpha", "stable rank", "norm")
+    columns = [f"{kind} {when}" for kind in kinds for when in ("before", "after")]
     made = table(title, ("layer",), columns)
     for one in found.layers:
         cells = [_cell(x) for path in _paths(one) for x in (path[0], path[-1])]

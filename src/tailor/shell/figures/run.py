@@ -1,6 +1,6 @@
 """Figures of one run of ``tailor train``: curves over its epochs, paths of its layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 
 from tailor.shell.figures.axes import Axis, Figure, alpha_axis, axis, figure, log_axis, mark
@@ -12,6 +12,9 @@ from tailor.shell.training.record import LayerPath, TrainedEpoch
 
 LOOKS = list(product(("solid", "dash"), NETWORKS))  # of the lines of layers
 MOST_LAYERS = len(LOOKS)
+FEW = 10  # points; so many have marks, since a line alone may be none
+MARK = 5  # pixels
+WIDE = 10  # largest over least value, from where on an axis is logarithmic
 
 
 def run_loss(history: Sequence[TrainedEpoch]) -> Figure:
@@ -40,26 +43,24 @@ def run_errors(history: Sequence[TrainedEpoch]) -> Figure:
     return figure([_marked(one) for one in traces], _epoch_axis(history), y)
 
 
-def layer_exponents(layers: Sequence[LayerPath]) -> Figure:
+def layer_exponents(layers: Sequence[LayerPath], labels: Sequence[str]) -> Figure:
     """Exponent of every layer over the steps, with gaps where the fit was refused."""
     alphas = [value for one in layers for value in one.alpha if value is not None]
-    made = _over_steps(layers, lambda one: one.alpha, "α", alpha_axis("exponent α", alphas))
+    made = _over_steps(layers, labels, "alpha", "α", alpha_axis("exponent α", alphas))
     made["layout"]["shapes"] = [mark(at) for at in THRESHOLDS]
     return made
 
 
-def layer_stable_ranks(layers: Sequence[LayerPath]) -> Figure:
+def layer_stable_ranks(layers: Sequence[LayerPath], labels: Sequence[str]) -> Figure:
     """Stable rank of every layer over the steps."""
-    values = [value for one in layers for value in one.stable_rank]
-    y = _axis("stable rank", values)
-    return _over_steps(layers, lambda one: one.stable_rank, "stable rank", y)
+    y = _axis("stable rank", [value for one in layers for value in one.stable_rank])
+    return _over_steps(layers, labels, "stable_rank", "stable rank", y)
 
 
-def layer_norms(layers: Sequence[LayerPath]) -> Figure:
+def layer_norms(layers: Sequence[LayerPath], labels: Sequence[str]) -> Figure:
     """Spectral norm of every layer over the steps."""
-    values = [value for one in layers for value in one.spectral_norm]
-    y = _axis("spectral norm", values)
-    return _over_steps(layers, lambda one: one.spectral_norm, "spectral norm", y)
+    y = _axis("spectral norm", [value for one in layers for value in one.spectral_norm])
+    return _over_steps(layers, labels, "spectral_norm", "spectral norm", y)
 
 
 def has_exponent(one: LayerPath) -> bool:
@@ -68,13 +69,11 @@ def has_exponent(one: LayerPath) -> bool:
 
 
 def _over_steps(
-    layers: Sequence[LayerPath],
-    values: Callable[[LayerPath], Sequence[float | None]],
-    what: str,
-    y: Axis,
+    layers: Sequence[LayerPath], labels: Sequence[str], field: str, what: str, y: Axis
 ) -> Figure:
     traces = [
-        _path(one, values(one), what, *LOOKS[i % MOST_LAYERS]) for i, one in enumerate(layers)
+        _path(one, label, getattr(one, field), what, *LOOKS[i % MOST_LAYERS])
+        for i, (one, label) in enumerate(zip(layers, labels, strict=True))
     ]
     last = max((one.steps[-1] for one in layers), default=1)
     x = axis("optimizer step", range=[-0.01 * last, 1.02 * last])
@@ -82,9 +81,11 @@ def _over_steps(
     return figure(shown, x, y)
 
 
-def _path(one: LayerPath, y: Sequence[float | None], what: str, dash: str, ink: str) -> Trace:
-    """A line that breaks off where there is no value; marks show values that stand alone."""
-    name = plain(brief(one.name, 28))
+def _path(
+    one: LayerPath, label: str, y: Sequence[float | None], what: str, dash: str, ink: str
+) -> Trace:
+    """A line that breaks off where there is no value."""
+    name = plain(brief(label, 24))
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -93,9 +94,20 @@ def _path(one: LayerPath, y: Sequence[float | None], what: str, dash: str, ink: 
         "x": list(one.steps),
         "y": [None if value is None else short(value, 5) for value in y],
         "line": {"color": ink, "width": 2} | ({} if dash == "solid" else {"dash": dash}),
-        "marker": {"color": ink, "size": 4},
+        "marker": {"color": ink, "size": _marks(y), "line": {"width": 0}},
         "hovertemplate": f"step %{{x}}: {what} %{{y:.3f}}<extra>{name}</extra>",
     }
+
+
+def _marks(y: Sequence[float | None]) -> list[int]:
+    """Sizes of marks: none in the course of a line, some where a value stands alone."""
+    if len(y) < FEW:
+        return [MARK] * len(y)
+    padded = [None, *y, None]
+    return [
+        MARK if before is None and after is None else 0
+        for before, after in zip(padded, padded[2:], strict=False)
+    ]
 
 
 def _alone(trace: Trace, y: Axis) -> Figure:
@@ -106,8 +118,7 @@ def _alone(trace: Trace, y: Axis) -> Figure:
 
 
 def _marked(trace: Trace) -> Trace:
-    """A line with marks where there are so few points that a line may be none."""
-    return trace | {"mode": "lines+markers"} if len(trace["x"]) < 10 else trace
+    return trace | {"mode": "lines+markers"} if len(trace["x"]) < FEW else trace
 
 
 def _epochs(history: Sequence[TrainedEpoch]) -> list[float]:
@@ -123,8 +134,8 @@ def _epoch_axis_of(epochs: Sequence[float]) -> Axis:
 
 
 def _axis(title: str, values: Sequence[float]) -> Axis:
-    """A log axis, unless there are values that it has no place for."""
-    if values and min(values) > 0:
+    """A log axis for values that differ by much; but it has no place for zero."""
+    if values and min(values) > 0 and max(values) >= WIDE * min(values):
         return log_axis(title, values)
     return axis(title, rangemode="tozero")
 

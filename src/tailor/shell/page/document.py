@@ -20,7 +20,8 @@ def render(folder: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` from the records of a folder.
 
     Args:
-        folder: Where ``tailor demo`` or ``train``, or ``analyze`` or ``compare`` with ``--out``, wrote.
+        folder: Where ``tailor demo`` or ``train``, or ``analyze`` or ``compare`` with ``--out``,
+            wrote.
 
     Returns:
         Path of the page. The same records give the same bytes.

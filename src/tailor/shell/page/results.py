@@ -52,6 +52,16 @@ class Results:
     history: tuple[Epoch, ...]
 
 
+_NOTHING = Results(
+    analyses=None,
+    comparison=None,
+    compression=None,
+    certificate=None,
+    training=None,
+    history=(),
+)
+
+
 def read(folder: Path) -> Results:
     """Read every record that a folder holds.
 
@@ -61,30 +71,35 @@ def read(folder: Path) -> Results:
     if not any((folder / name).is_file() for name in READ):
         raise RecordError(
             f"{folder} holds no results: a report needs at least one of {', '.join(READ)}; "
-            "make them with `tailor demo --out DIR`, `tailor train` or `tailor analyze SOURCE --out DIR`"
+            "make them with `tailor demo --out DIR`, `tailor train --out DIR` or "
+            "`tailor analyze SOURCE --out DIR`"
         )
     history = folder / "history.csv"
-    training = _load(Training, folder / "training.json")
-    return Results(
+    found = Results(
         analyses=_load(Analyses, folder / "analysis.json"),
         comparison=_load(Comparison, folder / "comparison.json"),
         compression=_load(Compression, folder / "compression.json"),
         certificate=_load(Certificate, folder / "certificate.json"),
-        training=training,
-        history=_history(history, training is not None) if history.is_file() else (),
+        training=_load(Training, folder / "training.json"),
+        history=_history(history) if history.is_file() else (),
     )
+    if found == _NOTHING:
+        raise RecordError(
+            f"{folder} holds a run that is not finished; give its `tailor train` command again"
+        )
+    return found
 
 
 def _load(kind: type[Record], path: Path) -> Record | None:
     return records.load(kind, path) if path.is_file() else None
 
 
-def _history(path: Path, has_run: bool) -> tuple[Epoch, ...]:
-    """Rows of ``history.csv``, validated like any record; none if they are those of a run."""
+def _history(path: Path) -> tuple[Epoch, ...]:
+    """Rows of the demo's ``history.csv``, validated like any record; none if it is of a run."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)
-            if has_run and tuple(rows.fieldnames or ()) == EPOCH_COLUMNS:
+            if tuple(rows.fieldnames or ()) == EPOCH_COLUMNS:
                 return ()
             return tuple(_epoch(row) for row in rows)
     except (ValueError, TypeError, csv.Error, RecordError) as error:

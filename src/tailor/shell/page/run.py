@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from tailor.shell import figures
 from tailor.shell.figures.labels import percent
 from tailor.shell.page.blocks import closed, figure, grid, reading
+from tailor.shell.page.networks import without_common
 from tailor.shell.page.tables import count, number, share, table
 from tailor.shell.page.text import escape, points
 from tailor.shell.training.record import LayerPath, TrainedEpoch, Training
+
+LONG = 16  # signs of a name
+MOST_IN_THIRD = 4  # layers whose names fit above a figure of a third of the page
 
 
 def section(training: Training) -> str:
@@ -15,10 +19,10 @@ def section(training: Training) -> str:
     shown = _thinned(training.layers)
     return (
         reading([_errors(training), *_stopped(training), *_penalties(training)])
-        + grid(*_curves(training.history), pairs=True)
+        + grid(*_curves(training.history))
         + "<h3>Layers</h3>"
         + reading(_layers(training.layers, len(shown)))
-        + grid(*_paths(shown), pairs=True)
+        + grid(*_paths(shown), pairs=len(shown) > MOST_IN_THIRD)
         + _table(training.layers)
         + _numbers(shown)
         + closed("All epochs", _epochs(training.history))
@@ -103,13 +107,14 @@ def _curves(history: Sequence[TrainedEpoch]) -> list[str]:
 
 
 def _paths(layers: Sequence[LayerPath]) -> list[str]:
+    labels = _labels(layers)
     room = 20 * max(0, len(layers) // 3 - 1)  # three names stand in a row of the legend
     drawn = []
     if any(figures.has_exponent(one) for one in layers):
         drawn.append(
             figure(
                 "run-exponents",
-                figures.layer_exponents(layers),
+                figures.layer_exponents(layers, labels),
                 "<strong>Exponents.</strong> Density exponent α of each layer's spectrum; gaps "
                 "where the fit was refused. Dashed: 2 and 6.",
                 "Exponents of the layers against steps",
@@ -120,20 +125,26 @@ def _paths(layers: Sequence[LayerPath]) -> list[str]:
         drawn += [
             figure(
                 "run-ranks",
-                figures.layer_stable_ranks(layers),
+                figures.layer_stable_ranks(layers, labels),
                 "<strong>Stable rank.</strong> Squared Frobenius over squared spectral norm.",
                 "Stable ranks of the layers against steps",
                 room=room,
             ),
             figure(
                 "run-norms",
-                figures.layer_norms(layers),
+                figures.layer_norms(layers, labels),
                 "<strong>Spectral norm.</strong> Largest singular value.",
                 "Spectral norms of the layers against steps",
                 room=room,
             ),
         ]
     return drawn
+
+
+def _labels(layers: Sequence[LayerPath]) -> Sequence[str]:
+    """Names for legends: long ones without what all of them share."""
+    names = [one.name for one in layers]
+    return without_common(names) if max(map(len, names), default=0) > LONG else names
 
 
 def _thinned(layers: Sequence[LayerPath]) -> Sequence[LayerPath]:

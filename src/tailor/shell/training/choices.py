@@ -109,18 +109,19 @@ class HeldOutPatience:
     """``Patience`` with the error on the held-out examples.
 
     Attributes:
-        every: Steps between two looks.
         patience: Looks without a new least error after which training ends.
+        every: Steps between two looks; None for an epoch.
         least: An error is new only if it is lower than the least one by more than this.
     """
 
-    every: int
     patience: int = 10
+    every: int | None = None
     least: float = 0.0
 
     def __post_init__(self) -> None:
-        self.of(lambda: 0.0)  # refuses settings that make no sense
+        self.of(lambda: 0.0, 1)  # refuses settings that make no sense
 
-    def of(self, measure: Callable[[], float]) -> Patience:
-        """The rule, given what measures the error."""
-        return Patience(measure, patience=self.patience, every=self.every, least=self.least)
+    def of(self, measure: Callable[[], float], epoch: int) -> Patience:
+        """The rule, given what measures the error and how many steps make an epoch."""
+        every = epoch if self.every is None else self.every
+        return Patience(measure, patience=self.patience, every=every, least=self.least)

@@ -103,14 +103,21 @@ def epochs_from_csv(path: Path) -> list[TrainedEpoch]:
     """
     if not path.is_file():
         return []
-    whole = {"epoch", "step"}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return [
-                TrainedEpoch(**{k: int(v) if k in whole else _number(v) for k, v in row.items()})
+                TrainedEpoch(
+                    epoch=int(row["epoch"]),
+                    step=int(row["step"]),
+                    loss=float(row["loss"]),
+                    penalty=float(row["penalty"]),
+                    lr=_number(row["lr"]),
+                    train_error=float(row["train_error"]),
+                    test_error=_number(row["test_error"]),
+                )
                 for row in csv.DictReader(file)
             ]
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
         raise RecordError(f"{path} is not a history of tailor train: {error}") from error
 
 

@@ -34,6 +34,7 @@ from tailor.weights.views import Standard
 
 CHECKPOINT = Path("checkpoint")  # folder, inside that of the run
 FILE = CHECKPOINT / "checkpoint.pt"
+NEVER = 2**62  # steps
 
 Watch: TypeAlias = Callable[[str, int, int], None]
 
@@ -138,8 +139,8 @@ class Run:
         where, monitor = None, None
         if out is not None:
             monitor = Monitor(every=plan.monitor_every, csv=out / "layers.csv")
-            if plan.checkpoint_every is not None:
-                where = Checkpoint(folder=out / CHECKPOINT, every=plan.checkpoint_every)
+            if plan.checkpoint_every is not None or (out / FILE).is_file():
+                where = Checkpoint(folder=out / CHECKPOINT, every=plan.checkpoint_every or NEVER)
         return train(
             self.model,
             batches(
@@ -170,7 +171,7 @@ class Run:
                 f"--stop patience looks at held-out examples, but the task {self.plan.task.name} "
                 "has none; use --stop settles"
             )
-        return one.of(lambda: self._error(held_out))
+        return one.of(lambda: self._error(held_out), self._ends[0])
 
     def _errors(self) -> Errors:
         held_out = self.plan.held_out
@@ -228,9 +229,10 @@ def _built(plan: Plan) -> nn.Module:
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, plan: Plan) -> LRScheduler:
-    schedule = plan.schedule
-    # A function: of other callables LambdaLR would store the __dict__, and there is none.
-    return LambdaLR(optimizer, lambda step: schedule(step))
+    def factor(step: int) -> float:  # LambdaLR would store the __dict__ of anything else
+        return plan.schedule(step)
+
+    return LambdaLR(optimizer, factor)
 
 
 def _bytes(model: nn.Module) -> bytes:

@@ -52,7 +52,7 @@ def chosen(model: nn.Module, layers: Patterns | None, skip: Patterns) -> tuple[T
     place = {id(parameter): i for i, (_, parameter) in enumerate(every)}
     if layers is None:
         outer = ends(model)
-        found = tuple(one for one in found if one.name not in outer) or found
+        found = tuple(one for one in found if one.name not in outer)
     return tuple(sorted(found, key=lambda one: place[id(one.parameter)]))
 
 
