@@ -26,12 +26,9 @@ def share(data: tl.Data, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor
         yield x[rank::world], y[rank::world]
 
 
-def main(path: str) -> None:
-    """Train, and let the first process store the weights."""
-    if "RANK" in os.environ:  # set by torchrun
-        dist.init_process_group("gloo")  # "nccl" on GPUs
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    torch.manual_seed(0)  # the same weights everywhere
+def trained(rank: int, world: int) -> nn.Module:
+    """The network, with the same weights in every process."""
+    torch.manual_seed(0)  # and the same at the beginning
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     model = nn.parallel.DistributedDataParallel(network) if world > 1 else network
     for step in tl.train(
@@ -45,10 +42,19 @@ def main(path: str) -> None:
     ):
         if rank == 0 and step.number % 10 == 0:
             print(f"step {step.number}: loss {step.loss:.4f}")
+    return network
+
+
+def main(path: str) -> None:
+    """Train, and let the first process store the weights."""
+    if "RANK" in os.environ:  # set by torchrun
+        dist.init_process_group("gloo")  # "nccl" on GPUs
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    network = trained(rank, world)
     if rank == 0:
         torch.save(network.state_dict(), path)
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if world > 1:
+        dist.destroy_process_group()  # after the DDP model is gone, or the two may wait forever
 
 
 if __name__ == "__main__":

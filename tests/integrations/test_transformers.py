@@ -93,6 +93,14 @@ def callback(**options):
     return TailorCallback(penalties=PENALTIES, noise=NOISE, **options)
 
 
+@pytest.fixture(scope="module")
+def first_half(tmp_path_factory):
+    """A run of three steps that left a checkpoint."""
+    folder = tmp_path_factory.mktemp("first_half")
+    trainer(network(), folder, callback(), max_steps=3, save_steps=3).train()
+    return folder
+
+
 def by_hand(model, *, accumulate):
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -180,9 +188,10 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, moved):
     assert table.read_text(encoding="utf-8") == rows
 
 
-def test_without_its_state_a_resumed_run_would_end_otherwise(tmp_path):
+def test_without_its_state_a_resumed_run_would_end_otherwise(tmp_path, first_half):
     straight, resumed = network(), network()
-    trainer(straight, tmp_path, callback(), save_steps=3).train()
+    by_hand(straight, accumulate=1)
+    shutil.copytree(first_half, tmp_path, dirs_exist_ok=True)
     mark = tmp_path / "checkpoint-3" / "trainer_state.json"
     state = json.loads(mark.read_text(encoding="utf-8"))
     del state["stateful_callbacks"]["tailor"]  # now it is of a run without the callback
@@ -204,9 +213,9 @@ def test_without_its_state_a_resumed_run_would_end_otherwise(tmp_path):
     ],
 )
 def test_a_state_that_is_lost_damaged_or_of_another_run_is_refused(
-    tmp_path, damage, error, message
+    tmp_path, first_half, damage, error, message
 ):
-    trainer(network(), tmp_path, callback(), max_steps=3, save_steps=3).train()
+    shutil.copytree(first_half, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "checkpoint-3" / "tailor.pt")
     with pytest.raises(error, match=message):
         trainer(network(), tmp_path, callback()).train(resume_from_checkpoint=True)
@@ -222,8 +231,8 @@ def test_a_state_that_is_lost_damaged_or_of_another_run_is_refused(
         ),
     ],
 )
-def test_a_resumed_run_needs_the_same_penalties_and_noise(tmp_path, given, message):
-    trainer(network(), tmp_path, callback(), max_steps=3, save_steps=3).train()
+def test_a_resumed_run_needs_the_same_penalties_and_noise(tmp_path, first_half, given, message):
+    shutil.copytree(first_half, tmp_path, dirs_exist_ok=True)
     with pytest.raises(UsageError, match=message):
         trainer(network(), tmp_path, given()).train(resume_from_checkpoint=True)
 

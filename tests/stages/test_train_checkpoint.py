@@ -64,9 +64,8 @@ def start(which, folder, *, given=None, model=None, **changed):
     steps = train(
         model,
         source if given is None else given(source),
-        loss=CROSS_ENTROPY,
         optimizer=optimizer,
-        **options,
+        **{"loss": CROSS_ENTROPY, **options},
     )
     return model, steps
 
@@ -197,6 +196,20 @@ def test_what_a_rule_has_seen_is_kept(tmp_path):
         pass
     *_, last = start("adam", tmp_path, **options)[1]
     assert (last.number, last.stopped) == (5, "Patience: 3 looks without a value below 2")
+
+
+def test_the_scale_of_the_loss_is_kept(tmp_path):
+    def overflowing(outputs, y):  # 65,536 times this is infinite
+        return 1e38 * CROSS_ENTROPY(outputs, y)
+
+    checkpoint = Checkpoint(folder=tmp_path, every=1)
+    options = {"checkpoint": checkpoint, "precision": "float16"}
+    (first,) = itertools.islice(start("adam", tmp_path, loss=overflowing, **options)[1], 1)
+    assert first.skipped
+    next(start("adam", tmp_path, **options)[1])
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["place"]["step"] == 2
+    assert state["parts"]["loss scale"]["scale"] == 65536 / 2
 
 
 def test_the_folder_holds_one_file(tmp_path):

@@ -94,10 +94,12 @@ def steps_of(model, share=lambda x: x, **options):
     )
 
 
-def join(rank, folder, name):
+def member(rank, folder, work):
     torch.set_num_threads(1)
-    store = f"file://{folder}/{name}"
+    store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=WORLD)
+    work(rank, folder)
+    dist.destroy_process_group()  # after all models are gone, or the two may wait forever
 
 
 def sharded():
@@ -109,9 +111,8 @@ def sharded():
     return fully_shard(model, mesh=mesh)  # seven rows, and three, do not divide by two
 
 
-def shard(rank, folder, left):
+def shard(rank, folder, left=5):
     """Uninterrupted, then left after some steps and taken up again."""
-    join(rank, folder, "store")
     calm = sharded()
     monitor = Monitor(every=4, csv=folder / "rows.csv")
     seen = list(steps_of(calm, lambda x: x[rank::WORLD], monitor=monitor))
@@ -133,11 +134,10 @@ def shard(rank, folder, left):
         torch.save(
             {"weights": weights, "norms": [step.gradient_norm for step in seen]}, folder / "x"
         )
-    dist.destroy_process_group()
 
 
 def test_sharded_training_equals_one_process_and_resumes_to_the_bit(together, tmp_path):
-    together(shard, tmp_path, 5)
+    together(member, tmp_path, shard)
     found = torch.load(tmp_path / "x", weights_only=True)
     model = network()
     alone = list(steps_of(model))
@@ -159,7 +159,6 @@ def copied():
 
 
 def resume(rank, folder):
-    join(rank, folder, "store")
     calm, drawn = copied(), []
     calm.module[1].register_forward_hook(lambda *seen: drawn.append(seen[2]))
     seen = list(steps_of(calm, lambda x: x[rank::WORLD]))
@@ -174,17 +173,15 @@ def resume(rank, folder):
     rest = list(steps_of(resumed, lambda x: x[rank::WORLD], **options))
     assert [step.loss for step in rest] == [step.loss for step in seen[3:]]
     assert all(map(torch.equal, calm.parameters(), resumed.parameters()))
-    dist.destroy_process_group()
 
 
 def test_a_ddp_run_resumes_to_the_bit_in_every_process(together, tmp_path):
-    together(resume, tmp_path)
+    together(member, tmp_path, resume)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["checkpoint.pt"]
 
 
 def disagree(rank, folder):
     """Values that fall on the second process alone, then float16 without a common scale."""
-    join(rank, folder, "store")
     model = nn.parallel.DistributedDataParallel(network())
     values = iter(range(100, 0, -1))
     rule = Patience(lambda: 1.0 if rank == 0 else float(next(values)), patience=3)
@@ -195,8 +192,7 @@ def disagree(rank, folder):
     assert [path.name for path in (folder / "runs").iterdir()] == ["checkpoint.pt"]
     with pytest.raises(UsageError, match="float16 needs one scale of the loss for all processes"):
         next(steps_of(sharded(), precision="float16"))
-    dist.destroy_process_group()
 
 
 def test_processes_stop_together_and_only_the_first_writes(together, tmp_path):
-    together(disagree, tmp_path)
+    together(member, tmp_path, disagree)

@@ -22,8 +22,9 @@ from tailor.stages.train import (
     batches,
     train,
 )
+from tailor.stages.train.tails import tails
 from tailor.tasks import Data
-from tailor.weights.views import ByName, Fused
+from tailor.weights.views import ByName, Flattened, Fused
 
 COLUMNS = ["step", "layer", "alpha", "stable_rank", "spectral_norm", "frobenius_norm"]
 
@@ -73,6 +74,17 @@ def test_the_numbers_are_those_of_analyze(fit):
     assert first.alpha == first.fit.alpha
     assert isinstance(last.fit, NoFit)
     assert last.alpha is None  # two singular values
+
+
+def test_rounding_errors_of_a_low_rank_are_left_out_as_by_analyze():
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.randn(40, 24, generator=generator), torch.randn(24, 30, generator=generator)
+    model = nn.Sequential(nn.Linear(30, 40))
+    model[0].weight.data = factors[0] @ factors[1]
+    (found,) = tails(model, HillMid(), Flattened())
+    (expected,) = analyze(model, spectrum=HillMid()).layers
+    assert found.fit == expected.spectrum
+    assert found.fit.n < 30
 
 
 def test_the_table_has_a_row_for_every_layer_at_the_start_and_at_every_look(tmp_path):

@@ -74,8 +74,6 @@ class Extras:
                 )
         work = AtWork(self.monitor)
         try:
-            for one in plain if acts else ():
-                work.ends.callback(one.register_step_pre_hook(_closure_first).remove)
             work.attach_penalties(model, plain, self.penalties)
             if self.noise is not None:
                 work.attach_noise(model, plain, self.noise)
@@ -258,20 +256,6 @@ def _plain(optimizer: Any) -> Optimizer:
             "steps; train without DeepSpeed, for example with DDP or fully_shard"
         )
     return inside
-
-
-def _closure_first(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-    """Forward and backward pass before penalties act, where they are part of the step.
-
-    Lightning hands them over as a closure. Without this the gradient would be that of weights
-    which the penalty has already moved.
-    """
-    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        loss = closure()
-    return args[:1], kwargs | {"closure": lambda: loss}
 
 
 def _device(model: nn.Module) -> torch.device:

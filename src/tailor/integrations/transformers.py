@@ -127,7 +127,7 @@ def _stored(args: Any, state: Any) -> State | None:
         folders.insert(0, Path(given))
     for path in (folder / NAME for folder in folders):
         found = _load(path) if path.is_file() else {}
-        if found.get("step") == state.global_step:
+        if found.get("run") == mark["run"] and found.get("step") == state.global_step:
             own: State = found["state"]
             return own
     raise UsageError(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -111,7 +112,7 @@ class StableNoise:
         """
         outer = ends(model) if self.targets == "hidden" else ()
         skip = (self.skip,) if isinstance(self.skip, str) else tuple(self.skip)
-        found = targets(model, self.layers, (*skip, *outer), who=WHO)
+        found = targets(model, self.layers, (*skip, *map(escape, outer)), who=WHO)
         groups = _groups(optimizer)
         for one in found:
             if id(one.parameter) not in groups:

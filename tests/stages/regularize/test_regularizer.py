@@ -364,6 +364,40 @@ def test_the_learning_rate_is_that_of_the_step_also_after_a_state_was_loaded():
     torch.testing.assert_close(model[0].weight.detach(), before * (1 - 0.02 * 0.5))
 
 
+def test_a_closure_is_evaluated_before_the_weights_move():
+    ours, theirs = network(), network()
+    first = torch.optim.SGD(ours.parameters(), lr=0.1)
+    second = torch.optim.AdamW(theirs.parameters(), lr=0.1)  # for its parameters only
+    L2(0.5).attach(ours, first)
+    x, calls = torch.ones(4, 16), []
+
+    def closure():
+        first.zero_grad()
+        loss = ours(x).square().mean()
+        loss.backward()
+        calls.append(loss.item())
+        return loss
+
+    loss = first.step(closure)
+    theirs(x).square().mean().backward()
+    with torch.no_grad():
+        for group in second.param_groups:
+            for p in group["params"]:
+                decay = 1 - 0.1 * 0.5 if p.ndim == 2 else 1
+                p.mul_(decay).sub_(0.1 * p.grad)
+    assert calls == [loss.item()]
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_names_are_no_patterns():
+    model = nn.ModuleDict({"[ab]": nn.Linear(4, 4), "a": nn.Linear(4, 4)})
+    regularizer = Regularizer(model, [L2(1.0, layers="[[]ab]*")])
+    regularizer().backward()
+    assert model["a"].weight.grad is None
+    assert model["[ab]"].weight.grad is not None
+
+
 def test_decoupled_group_lasso_and_l1_are_proximal_steps():
     for penalty, shrink in [
         (L1(1.0), lambda W: W.sign() * (W.abs() - 0.1).clamp(min=0)),

@@ -101,13 +101,9 @@ def _path(
 
 def _marks(y: Sequence[float | None]) -> list[int]:
     """Sizes of marks: none in the course of a line, some where a value stands alone."""
-    if len(y) < FEW:
-        return [MARK] * len(y)
     padded = [None, *y, None]
-    return [
-        MARK if before is None and after is None else 0
-        for before, after in zip(padded, padded[2:], strict=False)
-    ]
+    alone = [a is None and b is None for a, b in zip(padded, padded[2:], strict=False)]
+    return [MARK if len(y) < FEW or one else 0 for one in alone]
 
 
 def _alone(trace: Trace, y: Axis) -> Figure:

@@ -15,6 +15,8 @@ from tailor.errors import UsageError
 from tailor.stages.regularize.matrix import LiveMatrix, Memory
 from tailor.stages.regularize.penalty import Penalty, Pull
 from tailor.stages.targets import as_dtensor, fitting, in_place, rows, whole
+from tailor.weights.layer import Layer
+from tailor.weights.source import read
 from tailor.weights.views import Flattened, View
 
 LARGEST_STEP = 0.1  # a decoupled step changes a matrix by this share of its norm at most
@@ -73,8 +75,7 @@ class Regularizer:
         self._capped: dict[tuple[int, str], Tensor] = {}
         self.skipped: dict[str, str] = {}
         self._acting = self._plan(model)
-        found = fitting(model, tuple(self._acting), who="a penalty")
-        self._fixed = [(one.name, one.kind, one.load()) for one in found]
+        self._fixed = [(one.name, one.kind, one.load()) for one in self._layers(model)]
         for name, _, weight in self._fixed:
             if isinstance(weight, nn.Parameter) and not weight.requires_grad:
                 raise UsageError(
@@ -145,8 +146,10 @@ class Regularizer:
                     f"model.parameters(), or leave it out with skip=({name!r},)"
                 )
 
-        def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+            changed = _closure_first(optimizer, args, kwargs)
             self._decay(optimizer)
+            return changed
 
         return Attached(self, optimizer.register_step_pre_hook(before_step))
 
@@ -224,8 +227,11 @@ class Regularizer:
         model = self._model()
         if model is None:
             raise UsageError("the model of this regularizer is gone; keep a reference to it")
-        for layer in fitting(model, tuple(self._acting), who="a penalty"):
+        for layer in self._layers(model):
             yield layer.name, layer.kind, layer.load()
+
+    def _layers(self, model: nn.Module) -> list[Layer]:
+        return [one for one in read(model).layers if one.name in self._acting]
 
     def _factors(self, name: str) -> dict[int, float]:
         """Weight x schedule x factor of the layer, for the penalties that act at this step."""
@@ -382,6 +388,21 @@ def _groups(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
                 raise UsageError("the optimizer holds a parameter twice; give each one group")
             groups[id(parameter)] = group
     return groups
+
+
+def _closure_first(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+    """Evaluate a closure before the weights move, so that its gradient is that of the old ones.
+
+    Returns:
+        Arguments for the step whose closure gives the loss found; None where there is none, or
+        where the optimizer calls it several times a step.
+    """
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None or isinstance(optimizer, torch.optim.LBFGS):
+        return None
+    with torch.enable_grad():
+        loss = closure()
+    return args[:1], kwargs | {"closure": lambda: loss}
 
 
 def _spread_as(weight: Tensor, full: Tensor) -> Tensor:
