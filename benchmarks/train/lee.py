@@ -157,10 +157,8 @@ def summary(runs: list[dict]) -> list[dict]:
     found = []
     for at, fraction in enumerate(REMOVED):
         values = [run["after"][at]["accuracy"] for run in runs]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        found.append(
-            {"removed": fraction, "mean": statistics.mean(values), "std": round(spread, 2)}
-        )
+        spread = round(statistics.stdev(values), 2) if len(values) > 1 else None
+        found.append({"removed": fraction, "mean": statistics.mean(values), "std": spread})
     return found
 
 

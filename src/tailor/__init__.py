@@ -19,6 +19,7 @@ from tailor.errors import (
     UsageError,
 )
 from tailor.numerics.bounds import OccamBound, occam
+from tailor.numerics.nodes import GBFRY, GGP, Equal, Horseshoe, InverseGamma, NodeLaw
 from tailor.numerics.powerlaw import (
     FARMS,
     Clauset,
@@ -46,6 +47,7 @@ from tailor.numerics.stable import (
     sample_stable,
 )
 from tailor.records import Provenance, load, save
+from tailor.stages import initialize as init
 from tailor.stages.analyze import (
     Analyses,
     Analysis,
@@ -82,6 +84,13 @@ from tailor.stages.gradient_noise import (
     gradient_noise,
     iterate_tail_index,
 )
+from tailor.stages.nodes import (
+    NodeScale,
+    PrunedNodes,
+    map_penalty,
+    prune_nodes,
+    shrink_nodes,
+)
 from tailor.stages.noise import Injector, StableNoise
 from tailor.stages.polish import polish
 from tailor.stages.prune import Magnitude, Pruner
@@ -115,7 +124,17 @@ from tailor.stages.schedule import (
     Schedule,
     Window,
 )
-from tailor.stages.train import Step, batches, train
+from tailor.stages.train import (
+    Checkpoint,
+    LayerTail,
+    Monitor,
+    Patience,
+    SpectrumSettles,
+    Step,
+    StopRule,
+    batches,
+    train,
+)
 from tailor.tasks import DIGITS, Data, Task, zero_one
 from tailor.version import __version__
 from tailor.weights.layer import Layer, Other, Weights
@@ -235,9 +254,27 @@ __all__ = [
     "StableNoise",
     "Injector",
     "sample_stable",
+    # heavy-tailed nodes: how they begin, and a prior on them
+    "init",
+    "NodeLaw",
+    "Equal",
+    "Horseshoe",
+    "InverseGamma",
+    "GGP",
+    "GBFRY",
+    "NodeScale",
+    "map_penalty",
+    "prune_nodes",
+    "shrink_nodes",
     # learning rates by layer
     "TempBalance",
     "layer_groups",
+    # what a training run keeps, shows and stops at
+    "Checkpoint",
+    "Monitor",
+    "StopRule",
+    "Patience",
+    "SpectrumSettles",
     # how compression is steered
     "Pruner",
     "Magnitude",
@@ -259,6 +296,8 @@ __all__ = [
     "GradientNoise",
     "IterateTails",
     "Step",
+    "LayerTail",
+    "PrunedNodes",
     "Candidate",
     "CompressedModel",
     "Certificate",

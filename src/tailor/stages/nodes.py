@@ -83,9 +83,8 @@ class NodeScale(nn.Module):
         Lee et al. maximise the density of lambda while they move t = log lambda. With the
         Jacobian it would be the density of t, whose logarithm is larger by the sum of t; then
         a scale that the data do not need would settle where p(t) is largest. Without it nothing
-        stops such a scale on its way to 0, where the heavy-tailed densities are infinite. That
-        is what empties nodes, and it means that the objective has no minimum: how far they get
-        depends on learning rate and steps.
+        stops such a scale on its way to 0, where the heavy-tailed densities are infinite. So the
+        objective has no minimum: how far these scales get depends on learning rate and steps.
         """
         if self.prior.fixed:
             return self.log_scales.new_zeros(())
