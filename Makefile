@@ -20,7 +20,7 @@ BENCH := .venv-bench
 export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help demo test check docs test-lowest format clean bench-demo bench-analyze bench-coverage \
-	bench-scaling bench-published bench-tables
+	bench-scaling bench-published bench-tables bench-train studies
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -65,6 +65,18 @@ bench-published: .venv/dev.stamp ## exponents of Clauset et al. (2009); needs DA
 
 bench-tables: .venv/dev.stamp ## equality with WeightWatcher; needs PAIRS="CHECKPOINT=TABLE ..."
 	$(BIN)/python benchmarks/tables.py $(PAIRS)
+
+bench-train: .venv/dev.stamp ## cost of penalties, noise and balance; rewrites three files in benchmarks/results/
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.penalties
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.sampler
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.balance
+
+studies: .venv/dev.stamp ## the studies of docs/findings on digits, an hour or two; MNIST=FOLDER for MNIST
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.xiao
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.certified
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.balance_study
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.wan $(if $(MNIST),--data $(MNIST))
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.lee $(if $(MNIST),--data $(MNIST))
 
 format: .venv/dev.stamp ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix

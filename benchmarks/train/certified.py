@@ -65,7 +65,7 @@ def best(way: Way, weight: float, seed: int) -> dict[str, float]:
     torch.manual_seed(seed)
     model = tl.DIGITS.build()
 
-    def fit(network: nn.Module, epochs: int) -> None:
+    def fit(network: nn.Module, epochs: int, noisy: bool = False) -> None:
         penalties, noise = way(weight)
         optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
         steps = epochs * math.ceil(len(data) / BATCH)
@@ -76,13 +76,13 @@ def best(way: Way, weight: float, seed: int) -> dict[str, float]:
             loss=nn.functional.cross_entropy,
             optimizer=optimizer,
             penalties=penalties,
-            noise=noise,
+            noise=noise if noisy else None,
             schedulers=[cosine],
             seed=seed,
         ):
             pass
 
-    fit(model, EPOCHS)
+    fit(model, EPOCHS, noisy=True)  # a pruned network stays pruned: no noise while it retrains
     dense = float(tl.zero_one(model, held_out).double().mean())
     found = []
     for one in tl.frontier(

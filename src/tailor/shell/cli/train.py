@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,9 +23,10 @@ from tailor.shell.cli.methods import (
 from tailor.shell.cli.screen import DONE, console, must_be_writable, progress, table
 from tailor.shell.cli.settings import Settings
 from tailor.shell.page import render
+from tailor.shell.training import stored as checkpoint
 from tailor.shell.training.plan import Plan
 from tailor.shell.training.record import LayerPath, Training
-from tailor.shell.training.run import CHECKPOINT, FILE, Run, read_checkpoint
+from tailor.shell.training.run import Run
 
 OUT = Path("runs/train")
 YES_OR_NO = argparse.BooleanOptionalAction
@@ -94,7 +94,7 @@ def _watched(work: Run, out: Path) -> Training:
         with progress("train") as watch:
             return work.go(out, watch)
     except KeyboardInterrupt:
-        kept = read_checkpoint(out).step
+        kept = checkpoint.settle(out).step
         then = f"goes on after step {kept}" if kept else "begins anew"
         raise KeyboardInterrupt(
             f"stopped by the keyboard after step {work.step}; the same command {then}"
@@ -106,7 +106,7 @@ def _watched(work: Run, out: Path) -> Training:
 
 def _forget(out: Path) -> None:
     """Remove what says that there is a run."""
-    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+    checkpoint.forget(out)
     for name in ("training.json", "model.pt"):
         (out / name).unlink(missing_ok=True)
 
@@ -118,7 +118,7 @@ def _finished(out: Path, settings: Settings, plan: Plan) -> Training | None:
         UsageError: The folder holds another run, or a network that is not of a run.
     """
     finished = (out / "training.json").is_file()
-    if not finished and not (out / FILE).is_file():
+    if not finished and not checkpoint.exists(out):
         if (out / "model.pt").exists():
             raise UsageError(
                 f"{out} holds a model.pt that is not of a finished run; give another --out, or "

@@ -17,6 +17,7 @@ from tailor.shell.training.record import (
 )
 from tailor.stages.train import Step
 
+STEPS, HISTORY = "steps.csv", "history.csv"
 STEP_COLUMNS = ("step", "loss", "penalty", "gradient_norm", "lr")
 
 
@@ -45,10 +46,10 @@ class Journal:
     def __init__(
         self, out: Path, ends: list[int], start: int, errors: Callable[[], Errors]
     ) -> None:
-        self._path, self._out, self._ends, self._errors = out / "steps.csv", out, ends, errors
-        history = epochs_from_csv(out / "history.csv") if start > 0 else []
+        self._path, self._out, self._ends, self._errors = out / STEPS, out, ends, errors
+        history = epochs_from_csv(out / HISTORY) if start > 0 else []
         self.history = [one for one in history if one.step <= start]
-        rows = _rows(self._path, start) if start > 0 else []
+        rows = [row for row in _rows(self._path) if int(row[0]) <= start]
         last = self.history[-1].step if self.history else 0
         self._open = [_seen(row) for row in rows if int(row[0]) > last]  # no epoch has them yet
         records.write(self._path, table(STEP_COLUMNS, rows))
@@ -100,24 +101,25 @@ class Journal:
         return self._ends[self._epoch() - 1]
 
     def _write_history(self) -> None:
-        records.write(self._out / "history.csv", epochs_to_csv(self.history))
+        records.write(self._out / HISTORY, epochs_to_csv(self.history))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def _rows(path: Path, start: int) -> list[list[str]]:
-    """Whole lines of steps up to ``start``."""
+def last_step(path: Path) -> int:
+    """The last step with a line; 0 if there is none."""
+    return max((int(row[0]) for row in _rows(path)), default=0)
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """Whole lines."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         found = list(csv.reader(file))[1:]
-    return [
-        row
-        for row in found
-        if len(row) == len(STEP_COLUMNS) and row[0].isdigit() and int(row[0]) <= start
-    ]
+    return [row for row in found if len(row) == len(STEP_COLUMNS) and row[0].isdigit()]
 
 
 def _seen(row: list[str]) -> tuple[int, float, float, float | None]:

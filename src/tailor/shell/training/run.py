@@ -1,12 +1,8 @@
 """From plan to folder: train, watch, write everything down."""
 
 import io
-import pickle
-import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from tailor import records
-from tailor.errors import RecordError, TailorError, TaskError, UsageError
+from tailor.errors import TailorError, TaskError, UsageError
 from tailor.numerics.powerlaw import HillMid
+from tailor.shell.training import stored as checkpoint
 from tailor.shell.training.choices import HeldOutPatience
-from tailor.shell.training.journal import Errors, Journal
+from tailor.shell.training.journal import HISTORY, STEPS, Errors, Journal
 from tailor.shell.training.plan import Plan
 from tailor.shell.training.record import (
     Training,
@@ -32,26 +29,10 @@ from tailor.stages.train.tails import tails
 from tailor.tasks import Data
 from tailor.weights.views import Standard
 
-CHECKPOINT = Path("checkpoint")  # folder, inside that of the run
-FILE = CHECKPOINT / "checkpoint.pt"
+FILES = (STEPS, HISTORY, "layers.csv", "model.pt", "train.toml", "training.json", "report.html")
 NEVER = 2**62  # steps
 
 Watch: TypeAlias = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A checkpoint, as far as a run looks into it.
-
-    Attributes:
-        step: Steps taken.
-        stopped: Why a stop rule ended training with that step, if one did.
-        model: The network's state.
-    """
-
-    step: int = 0
-    stopped: str | None = None
-    model: dict[str, Tensor] | None = None
 
 
 class Run:
@@ -103,7 +84,8 @@ class Run:
             watch: Told of each step: what there is to say, the step, and how many there are.
         """
         with one_thread():
-            stored = read_checkpoint(out)
+            _tidy(out)
+            stored = checkpoint.settle(out)
             journal = Journal(out, self._ends, stored.step, self._errors)
             with closing(journal):
                 self._catch_up(journal, stored)
@@ -111,7 +93,7 @@ class Run:
                 journal.close_epoch()
             return self._finish(out, journal, stopped)
 
-    def _catch_up(self, journal: Journal, stored: Stored) -> None:
+    def _catch_up(self, journal: Journal, stored: checkpoint.Stored) -> None:
         """The line of an epoch that ended with the checkpoint, if it was not written any more."""
         self.step = stored.step
         if stored.model is not None and journal.is_behind(stored.step):
@@ -119,7 +101,7 @@ class Run:
                 self.model.load_state_dict(stored.model)
             except RuntimeError as error:
                 raise UsageError(
-                    f"the task's network is not the one of {FILE}; use another --out, or --again"
+                    f"the task's network is not the one of its checkpoint; use another --out, or --again"
                 ) from error
             journal.close_epoch()
 
@@ -129,6 +111,7 @@ class Run:
         for step in self._steps(out):
             self.step, stopped = step.number, step.stopped
             journal.add(step)
+            checkpoint.keep(out)
             if watch is not None:
                 watch(_said(step, journal), step.number, self._ends[-1])
         return stopped
@@ -139,8 +122,9 @@ class Run:
         where, monitor = None, None
         if out is not None:
             monitor = Monitor(every=plan.monitor_every, csv=out / "layers.csv")
-            if plan.checkpoint_every is not None or (out / FILE).is_file():
-                where = Checkpoint(folder=out / CHECKPOINT, every=plan.checkpoint_every or NEVER)
+            if plan.checkpoint_every is not None or checkpoint.exists(out):
+                every = plan.checkpoint_every or NEVER
+                where = Checkpoint(folder=out / checkpoint.FOLDER, every=every)
         return train(
             self.model,
             batches(
@@ -204,7 +188,7 @@ class Run:
         )
         records.write(out / "model.pt", _bytes(self.model))
         save(made, out)
-        shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+        checkpoint.forget(out)
         return made
 
 
@@ -243,6 +227,13 @@ def _bytes(model: nn.Module) -> bytes:
     return file.getvalue()
 
 
+def _tidy(out: Path) -> None:
+    """Remove what a run that was killed while it wrote a file has left of it."""
+    for name in FILES:
+        for path in out.glob(f".{name}.????????"):
+            path.unlink(missing_ok=True)
+
+
 def _on(data: Data, device: str) -> Data:
     return Data(x=data.x.to(device), y=data.y.to(device))
 
@@ -255,26 +246,6 @@ def _said(step: Step, journal: Journal) -> str:
     last = journal.history[-1]
     error = last.train_error if last.test_error is None else last.test_error
     return f"{text}, error {error:.1%}"
-
-
-def read_checkpoint(out: Path) -> Stored:
-    """The checkpoint in the folder of a run; a fresh one if there is none.
-
-    Raises:
-        RecordError: It cannot be read.
-    """
-    path = out / FILE
-    if not path.is_file():
-        return Stored()
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        place = found["place"]
-        return Stored(step=place["step"], stopped=place["stopped"], model=found["parts"]["model"])
-    except (
-        *(OSError, RuntimeError, ValueError, EOFError, AttributeError, KeyError, TypeError),
-        *(pickle.UnpicklingError, zipfile.BadZipFile),
-    ) as error:
-        raise RecordError(f"{path} is damaged; give --again to begin anew") from error
 
 
 @contextmanager
