@@ -138,6 +138,8 @@ def read_value(kind: Any, value: Json, where: str) -> Any:
     if kind in (int, str, bool, types.NoneType) and type(value) is kind:
         return value
     name = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    if origin is typing.Literal:
+        name = f"one of {', '.join(map(str, arguments))}"
     raise RecordError(f"{where} must be {name}, but the file says {json.dumps(value)[:60]}")
 
 

@@ -503,6 +503,14 @@ def test_how_often_it_is_stored_may_change(train, monkeypatch):
     assert contents("a") == contents("b")
 
 
+def test_what_a_killed_run_left_half_written_is_removed(train, monkeypatch):
+    cut_short(train, monkeypatch)
+    Path("a/.history.csv.0a1b2c3d").touch()
+    Path("a/.mine.csv.0a1b2c3d").touch()
+    done(train(*SMALL, "--out", "a"))
+    assert [name for name in contents("a") if name.startswith(".")] == [".mine.csv.0a1b2c3d"]
+
+
 def test_a_damaged_checkpoint_is_refused(train, monkeypatch):
     cut_short(train, monkeypatch)
     for path in Path("a/checkpoint").iterdir():
@@ -568,6 +576,14 @@ def test_the_report_can_be_made_again(train, run):
     assert "No exponent at any step, since the fit was refused: <b>3.weight</b>." in text
     shown = text.count("<data ")
     assert shown == 2 * 8 - 2 + 3 * 7  # layers, without two refused fits; and epochs
+
+
+def test_a_report_that_is_missing_is_made_by_the_same_command(train):
+    done(train(*SMALL, "--out", "a"))
+    before = contents("a")
+    Path("a/report.html").unlink()
+    done(train(*SMALL, "--out", "a"))
+    assert contents("a") == before
 
 
 def test_the_report_of_a_run_that_is_not_finished_is_refused(train, run, monkeypatch):

@@ -29,6 +29,7 @@ from tailor.shell.training.record import LayerPath, Training
 from tailor.shell.training.run import Run
 
 OUT = Path("runs/train")
+MADE = ("training.json", "model.pt", "report.html")  # when a run is finished
 YES_OR_NO = argparse.BooleanOptionalAction
 
 
@@ -69,10 +70,10 @@ def run(parsed: argparse.Namespace) -> int:
     if found is None:
         work = Run(plan)
         must_be_writable(out)
-        if parsed.again:
-            _forget(out)
+        _forget(out, everything=parsed.again)
         _keep(settings, out / "train.toml")
         found = _watched(work, out)
+    if not (out / "report.html").is_file():  # also after a run that was killed at its very end
         render(out)
     if parsed.json:
         print(json.dumps(records.to_json(found), allow_nan=False))
@@ -104,10 +105,11 @@ def _watched(work: Run, out: Path) -> Training:
 # What the folder holds already
 
 
-def _forget(out: Path) -> None:
-    """Remove what says that there is a run."""
-    checkpoint.forget(out)
-    for name in ("training.json", "model.pt"):
+def _forget(out: Path, *, everything: bool) -> None:
+    """Remove what a finished run leaves, and with ``everything`` the checkpoint of another."""
+    if everything:
+        checkpoint.forget(out)
+    for name in MADE:
         (out / name).unlink(missing_ok=True)
 
 

@@ -95,13 +95,14 @@ class Run:
 
     def _catch_up(self, journal: Journal, stored: checkpoint.Stored) -> None:
         """The line of an epoch that ended with the checkpoint, if it was not written any more."""
-        self.step = stored.step
+        plan, self.step = self.plan, stored.step
         if stored.model is not None and journal.is_behind(stored.step):
             try:
                 self.model.load_state_dict(stored.model)
             except RuntimeError as error:
                 raise UsageError(
-                    f"the task's network is not the one of its checkpoint; use another --out, or --again"
+                    f"the network of {plan.task.name} is not the one of the checkpoint; give "
+                    "another --out, or --again to begin anew"
                 ) from error
             journal.close_epoch()
 

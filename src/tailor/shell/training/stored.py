@@ -21,6 +21,7 @@ from tailor.shell.training.journal import STEPS, last_step
 FOLDER = Path("checkpoint")  # inside that of the run
 NEW = FOLDER / "checkpoint.pt"  # where ``train`` writes and reads
 KEPT = FOLDER / "before.pt"
+PART = FOLDER / "checkpoint.pt.part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ def settle(out: Path) -> Stored:
     if not kept.is_file():
         return Stored()
     try:
-        shutil.copyfile(kept, new)
+        shutil.copyfile(kept, out / PART)
+        os.replace(out / PART, new)
     except OSError as error:
         raise OutputError(f"{new} cannot be written ({error.strerror})") from error
     return _read(new)

@@ -122,12 +122,13 @@ class Penalty(ABC):
     _bound: Bindings = field(default_factory=Bindings, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        who, factors = type(self).__name__, self.per_layer.values()
-        if not 0 <= self.weight < float("inf") or not all(one >= 0 for one in factors):
-            raise UsageError(
-                f"{who} needs weights of 0 or more, but got {self.weight} and {self.per_layer}; "
-                "a negative one would push the wrong way"
-            )
+        who = type(self).__name__
+        for one in (self.weight, *self.per_layer.values()):
+            if not 0 <= one < float("inf"):
+                raise UsageError(
+                    f"{who} needs weights of 0 or more, but got {one}; a negative one would push "
+                    "the wrong way"
+                )
         if self.every < 1:
             raise UsageError(f"{who} needs every >= 1, but got {self.every}")
         self.check()
