@@ -39,7 +39,7 @@ from tailor.records import Provenance
 
 RESULT = Path(__file__).parents[1] / "results" / "sampler.json"
 SEED = 0
-ALPHAS, BETAS = (0.5, 1.5, 1.75, 1.9), (0.0, 0.5)
+ALPHAS, BETAS = (0.5, 1.0, 1.5, 1.75, 1.9), (0.0, 0.5)
 COLUMNS = 1000
 QUANTILES = (0.1, 0.25, 0.75, 0.9)
 

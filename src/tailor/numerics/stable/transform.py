@@ -59,6 +59,8 @@ class Standard:
         if self.index == 2:
             return normals(waiting, angle)[1].mul_(math.sqrt(2))
         x = _evenly(angle, 0.5)
+        if self.index == 1 and self.skew == 0:
+            return _bounded(x.mul_(math.pi).tan_().reciprocal_())  # tan V: the Cauchy law
         wait = _evenly(waiting, 1.0).abs_().neg_().log1p_()  # -W
         if self.skew == 0:
             return self._symmetric(x, wait)
