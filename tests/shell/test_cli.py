@@ -25,7 +25,7 @@ def test_the_version(run):
 def test_help_lists_every_verb(run):
     answer = run("--help")
     assert answer.code == 0
-    for verb in ("demo", "analyze", "norms", "compare", "verify", "report"):
+    for verb in ("demo", "analyze", "norms", "compare", "train", "verify", "report"):
         assert re.search(rf"^ +{verb} ", answer.out, re.MULTILINE)
         assert run(verb, "--help").code == 0
 

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +17,7 @@ from tailor import records
 from tailor.numerics.bounds import occam
 from tailor.numerics.powerlaw import Clauset
 from tailor.shell.output import save_analyses
+from tailor.shell.training.run import one_thread
 from tailor.stages.analyze import Analyses, Analysis, analyze
 from tailor.stages.certify import Certificate, certify
 from tailor.stages.compress import Candidate, CompressedModel, Uniform, frontier
@@ -145,7 +145,7 @@ def run(seed: int, console: Console) -> Outcome:
     """
     held_out = DIGITS.test()
     assert held_out is not None
-    with _one_thread(), _progress(console) as bar:
+    with one_thread(), _progress(console) as bar:
         return _Demo(DIGITS.train(), held_out, seed, bar).run()
 
 
@@ -384,17 +384,6 @@ class _Demo:
         """Shares of errors on training and held-out examples."""
         wrong = [DIGITS.error(model, data) for data in (self.data, self.held_out)]
         return float(wrong[0].double().mean()), float(wrong[1].double().mean())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in one order, whatever the machine: the same seed gives the same file."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _progress(console: Console) -> Progress:

@@ -16,7 +16,7 @@ from tailor.engine import Engine, Local, Ray
 from tailor.errors import UsageError
 from tailor.numerics.powerlaw import NoFit, PowerLawFit, WeightWatcherCompat
 from tailor.shell.cli import gates
-from tailor.shell.cli.methods import MEASURES, SPECTRA, TAILS, VIEWS, Table, method
+from tailor.shell.cli.methods import MEASURES, SPECTRA, TAILS, VIEWS, method, named
 from tailor.shell.cli.screen import DONE, ERR, NO, console, must_be_writable, progress, table
 from tailor.shell.output import save_analyses, to_csv, to_markdown
 from tailor.shell.page import render
@@ -60,10 +60,10 @@ def what_to_read(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--layers", action="append", metavar="GLOB", help="only names like this; may be repeated")
     add("--skip", action="append", default=[], metavar="GLOB", help="no names like this")
-    add("--spectrum", default=SPECTRUM, metavar="METHOD", help=_named(SPECTRA))
-    add("--entries", metavar="METHOD", help="also fit the weights themselves: " + _named(TAILS))
-    add("--view", default=VIEW, metavar="METHOD", help=_named(VIEWS))
-    measures = _named(MEASURES) + "; may be repeated"
+    add("--spectrum", default=SPECTRUM, metavar="METHOD", help=named(SPECTRA))
+    add("--entries", metavar="METHOD", help="also fit the weights themselves: " + named(TAILS))
+    add("--view", default=VIEW, metavar="METHOD", help=named(VIEWS))
+    measures = named(MEASURES) + "; may be repeated"
     add("--with", dest="measures", action="append", default=[], metavar="MEASURE", help=measures)
     add("--full", action="store_true", help="measure all of " + ", ".join(MEASURED_IN_FULL))
     add("--compat", choices=["weightwatcher"], help="its estimator and its view of convolutions")
@@ -72,10 +72,6 @@ def what_to_read(command: argparse.ArgumentParser) -> None:
     add("--engine", choices=["local", "ray"], default="local", help="where the work runs")
     add("--address", help="of a Ray cluster; none starts one here")
     add("--workers", type=int, default=1, help="processes on this machine (default 1)")
-
-
-def _named(methods: Table) -> str:
-    return f"one of {', '.join(methods)}; with settings: name:field=value,field=value"
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -112,7 +108,8 @@ def settings(parsed: argparse.Namespace) -> dict[str, Any]:
             "--compat weightwatcher is an estimator and a view; leave out --spectrum and --view"
         )
     asked = [*MEASURED_IN_FULL, *parsed.measures] if parsed.full else parsed.measures
-    by_name = {text.partition(":")[0]: text for text in asked}  # the last one counts
+    names = [text.partition(":")[0].replace("_", "-") for text in asked]
+    by_name = dict(zip(names, asked, strict=True))  # the last one counts
     return {
         "spectrum": WeightWatcherCompat()
         if compat
