@@ -41,18 +41,18 @@ def penalty(make: Callable[[float], tl.Penalty]) -> Way:
 
 WAYS: dict[str, tuple[Way, tuple[float, ...]]] = {
     "none": (lambda weight: ([], None), (0.0,)),
-    "weight decay": (penalty(tl.L2), (1e-4, 1e-3, 1e-2)),
-    "L1": (penalty(tl.L1), (1e-5, 1e-4, 1e-3)),
+    "weight decay": (penalty(tl.L2), (1e-4, 1e-3, 1e-2, 3e-2)),
+    "L1": (penalty(tl.L1), (1e-5, 1e-4, 1e-3, 3e-3)),
     "Student prior": (penalty(tl.StudentPrior), (5e-4, 1.4e-3, 4e-3)),
-    "group lasso": (penalty(tl.GroupLasso), (1e-4, 1e-3, 1e-2)),
-    "horseshoe nodes": (penalty(tl.HorseshoeNodes), (1e-5, 1e-4, 1e-3)),
-    "spectral norm": (penalty(tl.SpectralNorm), (1e-3, 1e-2, 1e-1)),
-    "stable rank": (penalty(tl.StableRank), (1e-3, 1e-2, 1e-1)),
-    "weighted alpha": (penalty(tl.WeightedAlpha), (1e-3, 1e-2, 1e-1)),
-    "power-law prior": (penalty(tl.PowerLawPrior), (1e-5, 1e-4, 1e-3)),
+    "group lasso": (penalty(tl.GroupLasso), (1e-4, 1e-3, 1e-2, 3e-2)),
+    "horseshoe nodes": (penalty(tl.HorseshoeNodes), (1e-5, 1e-4, 1e-3, 3e-3)),
+    "spectral norm": (penalty(tl.SpectralNorm), (1e-3, 1e-2, 1e-1, 3e-1)),
+    "stable rank": (penalty(tl.StableRank), (1e-4, 1e-3, 1e-2, 1e-1)),
+    "weighted alpha": (penalty(tl.WeightedAlpha), (1e-3, 1e-2, 1e-1, 3e-1)),
+    "power-law prior": (penalty(tl.PowerLawPrior), (1e-5, 1e-4, 1e-3, 3e-3)),
     "stable noise": (
         lambda weight: ([], tl.StableNoise(alpha=1.8, scale=weight, targets="all", lr_power=0)),
-        (1e-5, 1e-4, 1e-3),
+        (1e-5, 1e-4, 3e-4, 1e-3),
     ),
 }
 PAID = math.log2(len(SPARSITIES)) + math.log2(sum(len(grid) for _, grid in WAYS.values()))

@@ -127,7 +127,7 @@ def test_equal_scales_sum_to_one():
         (Horseshoe(), stats.levy(scale=math.pi / 2)),
         (InverseGamma(shape=0.5, scale=2.0), stats.invgamma(0.5, scale=2.0)),  # for every p
     ],
-    ids=repr,
+    ids=["horseshoe", "inverse gamma"],
 )
 def test_sums_of_tail_index_one_half_follow_the_levy_law(law, limit):
     source = generator(2)
