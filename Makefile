@@ -5,13 +5,16 @@
 #   PIP_ARGS="..."             more arguments for pip; on Linux without a GPU use
 #                              PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 #   PYTEST_ARGS="..."          more arguments for pytest
+#   JOBS=4                     processes that share the tests; 0 runs them in one
 #   BENCH_ARGS="..."           more arguments for bench-analyze; BENCH_ARGS=--help lists them
 
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+JOBS ?= 2
 BENCH_ARGS ?=
 
+PARALLEL := -n $(JOBS) --dist loadfile
 BIN := .venv/bin
 LOWEST := .venv-lowest
 BENCH := .venv-bench
@@ -30,7 +33,7 @@ demo: .venv/demo.stamp ## run the whole loop on an embedded data set; open runs/
 	$(BIN)/tailor demo --out runs/demo
 
 test: .venv/dev.stamp ## run every test, doctests and the README included
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 check: .venv/dev.stamp ## lint, format, types, import layers, README commands, documentation
 	$(BIN)/ruff check
@@ -45,7 +48,7 @@ docs: .venv/dev.stamp ## build the documentation into site/
 
 test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies we promise
 	$(LOWEST)/bin/tailor demo --out $(LOWEST)/demo
-	$(LOWEST)/bin/python -m pytest -m "not browser and not slow" $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not browser and not slow" $(PYTEST_ARGS)
 
 bench-demo: .venv/demo.stamp ## the demo over five seeds; rewrites benchmarks/results/demo_seeds.json
 	$(BIN)/python benchmarks/demo_seeds.py

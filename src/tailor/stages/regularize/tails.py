@@ -90,7 +90,8 @@ class WeightedAlpha(Penalty):
     """alpha x log of the largest eigenvalue of W'W (Xiao et al. 2023, after Martin & Mahoney).
 
     Where it improved accuracy over weight decay in our measurements, the logarithm alone
-    (``LogSpectralNorm``) did as well: the gain comes from the cap on the largest singular value.
+    (``LogSpectralNorm``) did as well or better: the gain comes from the cap on the largest singular
+    value.
 
     Attributes:
         threshold: The penalty is max(value - threshold, 0). It has to be there: below
@@ -129,7 +130,8 @@ class PowerLawPrior(Penalty):
     The penalty is a x sum of log(eigenvalue / xmin) over the eigenvalues above xmin: with a and
     xmin held, minus their log density. It is a logarithmic determinant with a bottom, which
     pushes small singular values down fastest: a prior for low rank. A factor of 3 to 10 in the
-    weight separates no effect from collapse (measured by us on digits).
+    weight separates no effect from collapse. It did not improve accuracy over weight decay
+    (measured by us on digits: 9 points less with random labels, no effect on clean ones).
 
     Attributes:
         floor: xmin as a share of the largest eigenvalue at the first step.
