@@ -59,25 +59,25 @@ def build():
 
 
 full = tl.Task(
-    name="own_task:full",
+    name="my_own:full",
     build=build,
     train=lambda: data(50, 0),
     test=lambda: data(40, 1),
     error=error,
 )
-bare = tl.Task(name="own_task:bare", build=build, train=lambda: data(50, 0))
-broken = tl.Task(name="own_task:broken", build=lambda: 1 / 0, train=lambda: data(50, 0))
-without = tl.Task(name="own_task:without", build=build, train=lambda: 1 / 0)
+bare = tl.Task(name="my_own:bare", build=build, train=lambda: data(50, 0))
+broken = tl.Task(name="my_own:broken", build=lambda: 1 / 0, train=lambda: data(50, 0))
+without = tl.Task(name="my_own:without", build=build, train=lambda: 1 / 0)
 """
 HEAVY = ("--penalty", "stable_rank:weight=1e-2", "--noise", "stable:alpha=1.8,scale=1e-3")
-SMALL = ("--task", "own_task:full", "--epochs", "3", "--batch", "16")  # 4 steps an epoch
+SMALL = ("--task", "my_own:full", "--epochs", "3", "--batch", "16")  # 4 steps an epoch
 FILES = ("history.csv", "layers.csv", "model.pt", "report.html", "steps.csv", "train.toml")
 
 
 @pytest.fixture
 def train(run: Run, tmp_path: Path) -> Run:
-    """Runs ``tailor train`` where own_task.py is."""
-    (tmp_path / "own_task.py").write_text(TASK)
+    """Runs ``tailor train`` where my_own.py is."""
+    (tmp_path / "my_own.py").write_text(TASK)
     return lambda *arguments: run("train", *arguments)
 
 
@@ -107,11 +107,11 @@ def test_it_leaves_network_tables_record_and_page(train, run):
     assert sorted(contents("run")) == sorted([*FILES, "training.json"])
     assert not (Path("run") / "checkpoint").exists()
     found = record("run")
-    assert (found.task, found.steps, found.stopped) == ("own_task:full", 12, None)
+    assert (found.task, found.steps, found.stopped) == ("my_own:full", 12, None)
     assert [(one.epoch, one.step) for one in found.history] == [(1, 4), (2, 8), (3, 12)]
     assert found.provenance.settings["penalty"] == "stable_rank:weight=1e-2"
     assert "2.weight" not in answer.out
-    assert "own_task:full: 3 epochs, 12 steps" in answer.out
+    assert "my_own:full: 3 epochs, 12 steps" in answer.out
     held_out = f"{found.test_error:.2%} of the held-out ones"
     assert f"errors: {found.train_error:.2%} of the training examples, {held_out}" in answer.out
     assert names(analyzed(run("analyze", "run/model.pt", "--json"))) == ["0.weight", "3.weight"]
@@ -137,7 +137,7 @@ def test_the_tables_say_what_the_record_says(train):
 
 def test_the_record_speaks_of_the_network_in_the_file(train):
     done(train(*SMALL, *HEAVY, "--out", "run"))
-    task, found = find("own_task:full"), record("run")
+    task, found = find("my_own:full"), record("run")
     model = task.build()
     model.load_state_dict(torch.load("run/model.pt", weights_only=True))
     assert found.train_error == float(tl.zero_one(model, task.train()).double().mean())
@@ -150,7 +150,7 @@ def test_it_is_the_loop_of_the_library(train):
     """The weights are those of a call of ``tailor.train`` with the same choices."""
     options = ("--penalty", "l2:weight=1e-2,layers=0.*", "--optimizer", "sgd:momentum=0.9")
     done(train(*SMALL, *options, "--lr", "0.1", "--seed", "5", "--out", "run"))
-    task = find("own_task:full")
+    task = find("my_own:full")
     torch.manual_seed(5)
     model = task.build()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -183,7 +183,7 @@ def test_noise_follows_the_seed_unless_it_has_its_own(train):
         seed = "3" if folder != "c" else "4"
         done(train(*SMALL, *quiet[:2], "--noise", noise, "--seed", seed, "--out", folder))
     states = [torch.load(f"{folder}/model.pt", weights_only=True) for folder in "abc"]
-    start = [torch.manual_seed(seed) and find("own_task:full").build() for seed in (3, 3, 4)]
+    start = [torch.manual_seed(seed) and find("my_own:full").build() for seed in (3, 3, 4)]
     added = [s["0.weight"] - m[0].weight for s, m in zip(states, start, strict=True)]
     torch.testing.assert_close(added[0], added[1])
     assert (added[1] - added[2]).abs().max() > 0.1
@@ -230,12 +230,12 @@ def test_a_decoupled_penalty_acts_and_is_not_in_the_loss(train):
 
 
 def test_a_task_without_held_out_examples(train):
-    answer = done(train("--task", "own_task:bare", "--epochs", "2", "--batch", "16", "--out", "run"))
+    answer = done(train("--task", "my_own:bare", "--epochs", "2", "--batch", "16", "--out", "run"))
     assert record("run").test_error is None
     assert rows("run/history.csv")[0]["test_error"] == ""
     assert "held-out" not in answer.out
-    sentence = refused(train("--task", "own_task:bare", "--stop", "patience", "--out", "other"))
-    assert sentence.startswith("--stop patience looks at held-out examples, but the task own_task:b")
+    sentence = refused(train("--task", "my_own:bare", "--stop", "patience", "--out", "other"))
+    assert sentence.startswith("--stop patience looks at held-out examples, but the task my_own:b")
 
 
 # The configuration file
@@ -243,7 +243,7 @@ def test_a_task_without_held_out_examples(train):
 
 def test_a_file_says_what_options_say(train):
     Path("t.toml").write_text(
-        'task = "own_task:full"\nepochs = 3\nbatch = 16\nout = "b"\nclip-norm = 1\n'
+        'task = "my_own:full"\nepochs = 3\nbatch = 16\nout = "b"\nclip-norm = 1\n'
         'noise = "stable:alpha=1.8,scale=1e-3"\n'
         "[[penalty]]\nname = 'stable_rank'\nweight = 1e-2\nlayers = ['0.*', '3.*']\n"
         "schedule = {name = 'power-decay', rate = 0.5}\n"
@@ -262,7 +262,7 @@ def test_options_win_over_the_file(train):
         'task = "nowhere"\nepochs = 9\nbatch = 16\npenalty = "l1:weight=3"\ndecoupled = true\n'
         'out = "b"\n'
     )
-    options = ("--task", "own_task:full", "--epochs", "3", "--penalty", "l2:weight=0.1")
+    options = ("--task", "my_own:full", "--epochs", "3", "--penalty", "l2:weight=0.1")
     done(train("--config", "t.toml", *options, "--no-decoupled", "--out", "a"))
     assert not Path("b").exists()
     assert record("a").provenance.settings["penalty"] == "l2:weight=0.1"
@@ -292,7 +292,7 @@ def test_settings_survive_the_file(tmp_path_factory, texts, lr, norm, seed):
 
 def test_a_file_of_the_user_stays_as_it_is(train):
     Path("a").mkdir()
-    text = f'# mine\ntask = "own_task:full"\n{"epochs = 2"}\nbatch = 16\n'
+    text = f'# mine\ntask = "my_own:full"\n{"epochs = 2"}\nbatch = 16\n'
     Path("a/train.toml").write_text(text)
     done(train("--config", "a/train.toml", "--out", "a"))
     assert Path("a/train.toml").read_text() == text
@@ -318,7 +318,7 @@ def test_a_file_of_the_user_stays_as_it_is(train):
 def test_a_file_that_says_something_else_is_refused(train, text, sentence):
     if text is not None:
         Path("t.toml").write_bytes(text.encode("latin-1"))
-    answer = train("--config", "t.toml", "--task", "own_task:full", "--out", "run")
+    answer = train("--config", "t.toml", "--task", "my_own:full", "--out", "run")
     assert refused(answer).startswith(sentence)
     assert not Path("run").exists()
 
@@ -330,8 +330,8 @@ def test_a_file_that_says_something_else_is_refused(train, text, sentence):
     ("options", "sentence"),
     [
         ("--task nowhere", "there is no task 'nowhere'; use digits, or module:name for your own"),
-        ("--task own_task:broken", "the network of the task own_task:broken cannot be built: ZeroDiv"),
-        ("--task own_task:without", "the data of the task own_task:without cannot be had: ZeroDivis"),
+        ("--task my_own:broken", "the network of the task my_own:broken cannot be built: ZeroDiv"),
+        ("--task my_own:without", "the data of the task my_own:without cannot be had: ZeroDivis"),
         ("--penalty l3:weight=1", "--penalty 'l3' is unknown; choose one of l1, l2, student-pr"),
         ("--penalty l2:wait=1", "--penalty l2 has no field 'wait'; it has weight, layers, skip, p"),
         ("--penalty l2:weight=-1", "L2 needs weights of 0 or more, but got -1.0"),
@@ -357,7 +357,7 @@ def test_a_file_that_says_something_else_is_refused(train, text, sentence):
     ],
 )
 def test_misuse_is_refused_before_anything_is_written(train, options, sentence):
-    answer = train("--task", "own_task:full", "--out", "run", *options.split())
+    answer = train("--task", "my_own:full", "--out", "run", *options.split())
     assert sentence in refused(answer)
     assert not Path("run").exists()
 
@@ -484,8 +484,8 @@ def test_a_checkpoint_of_other_settings_is_refused(train, monkeypatch):
     assert "with penalty = none, but now it is l2:weight=1" in refused(
         train(*SMALL, "--penalty", "l2:weight=1", "--out", "a")
     )
-    assert "with task = own_task:full, but now it is own_task:bare" in refused(
-        train("--task", "own_task:bare", "--out", "a")
+    assert "with task = my_own:full, but now it is my_own:bare" in refused(
+        train("--task", "my_own:bare", "--out", "a")
     )
     done(train(*SMALL, "--lr", "0.1", "--out", "a", "--again"))
     done(train(*SMALL, "--lr", "0.1", "--out", "b"))
