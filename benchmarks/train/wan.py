@@ -9,7 +9,7 @@ layer and no biases, plain SGD in batches of 100, stopped at 95 % training accur
 100 steps on 10,000 examples) or at a limit of steps; the noise acts on the hidden layer. Then the
 neurons of least norm are set to zero without retraining: at fixed shares, and as many as hold a
 tenth of the layer's squared norm ("removable"). The same seeds for all noises, so that
-differences are paired. Writes benchmarks/results/wan.json, one entry for each task.
+differences are paired. Writes benchmarks/results/wan.json, one entry for each task and width.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def show() -> None:
     """The recorded tables: means, and paired differences from no noise."""
     for task, found in json.loads(RESULT.read_text()).items():
         rows = found["rows"]
-        print(f"\n{task}: width {found['width']}, {len(rows['none'])} seeds\n")
+        print(f"\n{task}: {len(rows['none'])} seeds\n")
         shares = [f"{share:g}" for share in REMOVED]
         head = ["noise", "steps", "removable", *[f"{float(s):.0%}" for s in shares]]
         print(f"| {' | '.join(head)} |\n" + "| --- " * len(head) + "|")
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, default=3000, help="most steps")
+    parser.add_argument("--noises", nargs="*", default=list(NOISES), choices=list(NOISES))
     parser.add_argument("--show", action="store_true", help="print what is recorded")
     asked = parser.parse_args()
     if not asked.show:
@@ -146,15 +147,16 @@ def main() -> None:
         train, test = mnist(asked.data) if asked.data else (tl.DIGITS.train(), tl.DIGITS.test())
         mean, spread = train.x.mean(), train.x.std()
         train, test = (tl.Data(x=(part.x - mean) / spread, y=part.y) for part in (train, test))
-        rows: dict[str, list[dict]] = {name: [] for name in NOISES}
+        rows: dict[str, list[dict]] = {name: [] for name in asked.noises}
         for seed in range(asked.seeds):
-            for name, noise in NOISES.items():
+            for name in asked.noises:
+                noise = NOISES[name]
                 rows[name].append(one(noise, train, test, seed, asked.width, asked.limit))
                 print(
                     seed, name, {k: v for k, v in rows[name][-1].items() if k != "seed"}, flush=True
                 )
         record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-        record["MNIST" if asked.data else "digits"] = {
+        record[f"{'MNIST' if asked.data else 'digits'}, width {asked.width}"] = {
             "about": asdict(tl.Provenance.now(0)),
             "width": asked.width,
             "limit": asked.limit,

@@ -26,8 +26,8 @@ class L2(Penalty):
 class L1(Penalty):
     """The sum of absolute values of the weights: many of them come near zero.
 
-    Decoupled it is soft thresholding, the proximal step, and zeros become exact. For files that
-    are small after pruning ``StudentPrior`` did better (measured by us on digits).
+    Decoupled it is soft thresholding, the proximal step, and zeros become exact. For certificates
+    after pruning it did nearly as well as ``StudentPrior`` (measured by us on digits).
     """
 
     def pull(self, matrix: LiveMatrix) -> Pull:
@@ -44,7 +44,7 @@ class StudentPrior(Penalty):
     which is minus the log density up to a constant. With ``weight = 1 / n`` and the mean
     loss over n examples, training finds the maximum a posteriori weights. Unlike a Gaussian or
     Laplace prior (L2, L1) it pulls large weights back less and less. Of eleven ways of training
-    digits it gave the smallest certificates after compression.
+    digits it gave the smallest certificates after compression, before ``GroupLasso`` and ``L1``.
 
     Attributes:
         tail_index: Degrees of freedom; P(|w| > t) falls like t^-tail_index. 1 is Cauchy.

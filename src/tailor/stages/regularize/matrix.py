@@ -14,7 +14,7 @@ from tailor.numerics.spectrum.top import WARM_UP, Top, follow, start_block
 
 Memory: TypeAlias = dict[str, Tensor]  # what a method keeps of a matrix from step to step
 
-WIDE_SIDE = 256  # up to this side the Gram matrix is formed in float64
+WIDE_SIDE = 128  # up to this side the Gram matrix is formed in float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
