@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from tailor.errors import UsageError
 from tailor.numerics.nodes import Equal, NodeLaw
 from tailor.numerics.stable import sample_stable
-from tailor.stages.targets import rows
+from tailor.stages.targets import overwrite
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -193,5 +193,4 @@ def _overwrite(weight: _Weight, values: Float[Tensor, "*shape"]) -> None:
             f"a value drawn for {weight.name} is too large for {dtype}; take a lighter tail or a "
             "wider type"
         )
-    held = rows(weight.tensor)
-    held.local.copy_(narrow[held.first : held.first + len(held.local)])
+    overwrite(weight.tensor, narrow)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import escape
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -15,8 +15,9 @@ from tailor.errors import UsageError
 from tailor.numerics.stable.draw import block_size
 from tailor.numerics.stable.keyed import Kind as Law
 from tailor.numerics.stable.keyed import keyed_rows
+from tailor.stages.acting import group_of, groups_of, unless_skipped
 from tailor.stages.schedule import Constant, Schedule
-from tailor.stages.targets import Target, ends, rows, targets
+from tailor.stages.targets import Target, ends, patterns, rows, targets
 
 Kind = Literal["rotation", "iid", "shared", "gaussian"]
 LAWS: dict[Kind, Law] = {
@@ -111,16 +112,12 @@ class StableNoise:
                 has no learning rate.
         """
         outer = ends(model) if self.targets == "hidden" else ()
-        skip = (self.skip,) if isinstance(self.skip, str) else tuple(self.skip)
-        found = targets(model, self.layers, (*skip, *map(escape, outer)), who=WHO)
-        groups = _groups(optimizer)
+        found = targets(model, self.layers, (*patterns(self.skip), *map(escape, outer)), who=WHO)
+        groups = groups_of(optimizer)
         for one in found:
-            if id(one.parameter) not in groups:
-                raise UsageError(
-                    f"the optimizer lacks {one.name}, to which {WHO} would add noise; make the "
-                    f"optimizer from model.parameters(), or leave it out with skip=({one.name!r},)"
-                )
-            if self._power and "lr" not in groups[id(one.parameter)]:
+            why = f"to which {WHO} would add noise"
+            group = group_of(one.name, one.parameter, groups, why=why)
+            if self._power and "lr" not in group:
                 raise UsageError(
                     f"the parameter group of {one.name} has no learning rate; use lr_power=0"
                 )
@@ -176,11 +173,11 @@ class Injector:
     def _after(self, optimizer: Optimizer, _args: object, _kwargs: object) -> None:
         strength = self.noise.scale * self.noise.schedule(self.step) if self.enabled else 0.0
         if strength:
-            groups, power = _groups(optimizer), self.noise._power
+            groups, power = groups_of(optimizer), self.noise._power
             for one in self._found:
                 group = groups[id(one.parameter)]
                 factor = strength * group["lr"] ** power if power else strength
-                _add(self.noise, one, _unless_skipped(optimizer, factor), self.step)
+                _add(self.noise, one, unless_skipped(optimizer, factor), self.step)
         self.step += 1
 
 
@@ -223,14 +220,3 @@ def _shortening(
     limit = torch.linalg.vector_norm(weights, dim=1, keepdim=True, dtype=double).mul_(clip)
     factor: Tensor = limit / length.clamp_(min=torch.finfo(double).tiny)
     return factor.clamp_(max=1).to(drawn.dtype)
-
-
-def _unless_skipped(optimizer: Optimizer, factor: Factor) -> Factor:
-    """Nothing where a fused optimizer was told of infinite gradients; the device knows, not we."""
-    found: Tensor | None = getattr(optimizer, "found_inf", None)
-    return factor if found is None else factor * (found == 0)
-
-
-def _groups(optimizer: Optimizer) -> dict[int, dict[str, Any]]:
-    """The parameter group of each parameter, by its identity."""
-    return {id(one): group for group in optimizer.param_groups for one in group["params"]}

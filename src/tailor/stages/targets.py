@@ -86,7 +86,7 @@ def fitting(
         UsageError: None is left.
     """
     try:
-        return select(read(model), _patterns(layers), _patterns(skip)).layers
+        return select(read(model), patterns(layers), patterns(skip)).layers
     except UsageError as error:
         raise UsageError(f"{who}: {error}") from error
 
@@ -108,7 +108,8 @@ def ends(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:
+def patterns(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Patterns of names, of which one alone may be given as it is."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -155,6 +156,33 @@ def whole(tensor: Tensor) -> Tensor:
     _cut(spread)
     gathered: Tensor = spread.detach().full_tensor()
     return gathered
+
+
+def overwrite(weight: Tensor, full: Tensor) -> None:
+    """Put all rows into a weight, of which this process holds some."""
+    held = rows(weight)
+    held.local.copy_(full[held.first : held.first + len(held.local)])
+
+
+def spread_as(weight: Tensor, full: Tensor) -> Tensor:
+    """All rows of something as the weight is: itself, or spread over the processes alike."""
+    if as_dtensor(weight) is None:
+        return full
+    held = rows(weight)
+    return from_local(full[held.first : held.first + len(held.local)], weight)
+
+
+def from_local(local: Tensor, like: Any) -> Tensor:
+    """The DTensor of which every process holds such a part, spread as ``like`` is."""
+    made: Tensor = type(like).from_local(
+        local,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
+    return made
 
 
 def as_dtensor(tensor: Tensor) -> Any:

@@ -333,6 +333,24 @@ def test_a_fused_optimizer_skips_inside_its_step():
         assert torch.equal(model[0].weight, before) == (factor > 0)
 
 
+@pytest.mark.parametrize("found", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("penalty", [L2(0.1), StableRank(0.1)], ids=["L2", "StableRank"])
+def test_a_flag_of_infinite_gradients_on_the_optimizer(penalty, found):
+    """GradScaler sums it over devices, so that it may exceed 1."""
+
+    class Plain(torch.optim.Optimizer):
+        def step(self, closure=None):
+            """Nothing but the hooks."""
+
+    model = network()
+    optimizer = Plain(model.parameters(), {"lr": 0.1})
+    penalty.attach(model, optimizer)
+    before = model[0].weight.detach().clone()
+    optimizer.found_inf = torch.tensor(found)
+    optimizer.step()
+    assert torch.equal(model[0].weight, before) is (found > 0)
+
+
 def test_a_step_beyond_a_tenth_of_the_matrix_is_shortened_and_counted():
     model = nn.Linear(16, 24, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)

@@ -21,7 +21,7 @@ from tailor.stages.regularize.largest import (
 from tailor.stages.regularize.matrix import LiveMatrix
 from tailor.stages.regularize.penalty import Penalty, Pull
 from tailor.stages.regularize.projection import StableRankProjection, project_stable_rank
-from tailor.stages.regularize.regularizer import Attached, LayerPull, Regularizer
+from tailor.stages.regularize.regularizer import LayerPull, Regularizer
 from tailor.stages.regularize.tails import PowerLawPrior, TailExponent, WeightedAlpha
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "Pull",
     "LiveMatrix",
     "Regularizer",
-    "Attached",
     "LayerPull",
     "L1",
     "L2",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tailor.errors import UsageError
 from tailor.numerics.spectrum.top import WARM_UP, Top, follow, start_block
-from tailor.stages.targets import rows, targets, whole
+from tailor.stages.targets import Target, overwrite, targets, whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class StableRankProjection:
 
     def __call__(self, model: nn.Module) -> None:
         """Project every weight that fits, in place."""
-        self._project(model, {})
+        self._project(self._targets(model), {})
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         """Project after each step of the optimizer; the top vectors are followed meanwhile.
@@ -43,25 +43,27 @@ class StableRankProjection:
         Returns:
             A handle; its ``remove`` ends it.
         """
-        targets(model, self.layers, self.skip, who="StableRankProjection")
+        found = self._targets(model)
         blocks: dict[str, Tensor] = {}
 
         def after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            self._project(model, blocks)
+            self._project(found, blocks)
 
         return optimizer.register_step_post_hook(after_step)
 
+    def _targets(self, model: nn.Module) -> tuple[Target, ...]:
+        return targets(model, self.layers, self.skip, who="StableRankProjection")
+
     @torch.no_grad()
-    def _project(self, model: nn.Module, blocks: dict[str, Tensor]) -> None:
-        for one in targets(model, self.layers, self.skip, who="StableRankProjection"):
+    def _project(self, found: tuple[Target, ...], blocks: dict[str, Tensor]) -> None:
+        for one in found:
             full = whole(one.parameter)
             W = full.flatten(1)
             fresh = one.name not in blocks
             block = start_block(W, one.name) if fresh else blocks[one.name].to(W)
             top, blocks[one.name] = follow(W, block, WARM_UP if fresh else 2)
-            held = rows(one.parameter)
-            found = _nearest(W, top, self.rank, self.keep_top).reshape(full.shape)
-            held.local.copy_(found[held.first : held.first + len(held.local)])
+            nearest = _nearest(W, top, self.rank, self.keep_top)
+            overwrite(one.parameter, nearest.reshape(full.shape))
 
 
 def project_stable_rank(

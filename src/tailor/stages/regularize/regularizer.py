@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tailor.errors import UsageError
+from tailor.stages.acting import closure_first, group_of, groups_of, unless_skipped
 from tailor.stages.regularize.matrix import LiveMatrix, Memory
 from tailor.stages.regularize.penalty import Penalty, Pull
-from tailor.stages.targets import as_dtensor, fitting, in_place, rows, whole
+from tailor.stages.targets import as_dtensor, fitting, in_place, overwrite, spread_as, whole
 from tailor.weights.layer import Layer
 from tailor.weights.source import read
 from tailor.weights.views import Flattened, View
@@ -122,7 +123,7 @@ class Regularizer:
 
     # Apart from the loss
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> "Attached":
+    def attach(self, optimizer: torch.optim.Optimizer) -> Any:
         """Act before each step of an optimizer: W <- W - lr x weight x gradient of the penalty.
 
         lr is that of the weight's parameter group at that step. A step that moves a matrix by
@@ -137,41 +138,34 @@ class Regularizer:
             UsageError: The optimizer lacks a weight, or holds one twice; a weight is of half
                 precision or computed by a parametrization.
         """
-        groups = _groups(optimizer)
+        groups = groups_of(optimizer)
         for name, _, weight in self._weights():
-            in_place(name, weight, who="a decoupled penalty")
-            if id(weight) not in groups:
-                raise UsageError(
-                    f"the optimizer lacks {name}, on which a penalty acts; make the optimizer from "
-                    f"model.parameters(), or leave it out with skip=({name!r},)"
-                )
+            parameter = in_place(name, weight, who="a decoupled penalty")
+            group_of(name, parameter, groups, why="on which a penalty acts")
 
         def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-            changed = _closure_first(optimizer, args, kwargs)
+            changed = closure_first(optimizer, args, kwargs)
             self._decay(optimizer)
             return changed
 
-        return Attached(self, optimizer.register_step_pre_hook(before_step))
+        return optimizer.register_step_pre_hook(before_step)
 
     @torch.no_grad()
     def _decay(self, optimizer: torch.optim.Optimizer) -> None:
-        groups = _groups(optimizer)  # anew: load_state_dict replaces them
-        skipped: Tensor | None = getattr(optimizer, "found_inf", None)  # set by fused AMP
+        groups = groups_of(optimizer)  # anew: load_state_dict replaces them
         for name, kind, weight in self._weights():
             factors = self._factors(name)
             group = groups.get(id(weight))
             if not factors or group is None:
                 continue
-            rate = group["lr"]
-            if skipped is not None:
-                rate = rate * (1 - skipped.to(weight.device))
-            spread = as_dtensor(weight) is not None
+            rate = unless_skipped(optimizer, group["lr"])
+            if isinstance(rate, Tensor):
+                rate = rate.to(weight.device, non_blocking=True)
             full = whole(weight)
             with torch.autocast(full.device.type, enabled=False):
                 self._shrink(name, kind, full, factors, rate)
-            if spread:
-                held = rows(weight)
-                held.local.copy_(full[held.first : held.first + len(held.local)])
+            if as_dtensor(weight) is not None:
+                overwrite(weight, full)
         self.step += 1
 
     def _shrink(
@@ -246,11 +240,15 @@ class Regularizer:
         return found
 
     def _matrices(self, name: str, kind: str, weight: Tensor) -> Iterator[LiveMatrix]:
-        for part in self._view_of(kind).split(name, weight.detach()):
+        for key, W in self._split(name, kind, weight.detach()):
+            wide = W if W.dtype in (torch.float32, torch.float64) else W.float()
+            yield LiveMatrix(key, wide, self._solver.setdefault(key, {}))
+
+    def _split(self, name: str, kind: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The matrices of a weight with their names, attached to it."""
+        for part in self._view_of(kind).split(name, weight):
             for place, W in enumerate(part.stack):
-                key = name + part.label + (f"#{place}" if len(part.stack) > 1 else "")
-                wide = W if W.dtype in (torch.float32, torch.float64) else W.float()
-                yield LiveMatrix(key, wide, self._solver.setdefault(key, {}))
+                yield name + part.label + (f"#{place}" if len(part.stack) > 1 else ""), W
 
     def _view_of(self, kind: str) -> View:
         if self._view is not None:
@@ -271,15 +269,8 @@ class Regularizer:
         """What a change of one of its matrices means for a weight: the view's adjoint."""
         with torch.enable_grad():
             leaf = weight.detach().clone().requires_grad_()
-            for matrix, part in zip(
-                self._matrices(name, kind, leaf),
-                _stacks(self._view_of(kind), name, leaf),
-                strict=True,
-            ):
-                if matrix.name == key:
-                    (found,) = torch.autograd.grad(part, leaf, change)
-                    return found
-        raise AssertionError(f"{key} is no matrix of {name}")
+            (found,) = torch.autograd.grad(dict(self._split(name, kind, leaf))[key], leaf, change)
+            return found
 
     # State
 
@@ -327,17 +318,6 @@ class Regularizer:
         )
 
 
-class Attached:
-    """A regularizer in the steps of an optimizer, until ``remove``."""
-
-    def __init__(self, regularizer: Regularizer, handle: Any) -> None:
-        self.regularizer, self._handle = regularizer, handle
-
-    def remove(self) -> None:
-        """Take it out of the optimizer."""
-        self._handle.remove()
-
-
 class _Term(torch.autograd.Function):
     """The weighted penalties of one weight, with their closed gradients."""
 
@@ -369,62 +349,14 @@ class _Term(torch.autograd.Function):
         gradient: Tensor | None = None
         for matrix, factor, pull in ctx.pulls:
             G = pull.gradient(matrix.W) * (factor * upstream[0].to(matrix.W.dtype))
-            if G.numel() == weight.numel() and ctx.regularizer._view_of(ctx.kind) == Flattened():
+            if ctx.regularizer._view_of(ctx.kind) == Flattened():
                 found = G.reshape(weight.shape)
             else:
                 found = ctx.regularizer._back(ctx.name, ctx.kind, whole(weight), matrix.name, G)
             gradient = found if gradient is None else gradient + found
         if gradient is not None:
-            gradient = _spread_as(weight, gradient.to(weight.dtype))
+            gradient = spread_as(weight, gradient.to(weight.dtype))
         return gradient, None, None, None, None
-
-
-def _groups(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
-    """The parameter group of each parameter, by its identity."""
-    groups: dict[int, dict[str, Any]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) in groups:
-                raise UsageError("the optimizer holds a parameter twice; give each one group")
-            groups[id(parameter)] = group
-    return groups
-
-
-def _closure_first(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-    """Evaluate a closure before the weights move, so that its gradient is that of the old ones.
-
-    Returns:
-        Arguments for the step whose closure gives the loss found; None where there is none, or
-        where the optimizer calls it several times a step.
-    """
-    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-    if closure is None or isinstance(optimizer, torch.optim.LBFGS):
-        return None
-    with torch.enable_grad():
-        loss = closure()
-    return args[:1], kwargs | {"closure": lambda: loss}
-
-
-def _spread_as(weight: Tensor, full: Tensor) -> Tensor:
-    spread = as_dtensor(weight)
-    if spread is None:
-        return full
-    held = rows(weight)
-    local = full[held.first : held.first + len(held.local)]
-    made: Tensor = type(spread).from_local(
-        local,
-        spread.device_mesh,
-        spread.placements,
-        run_check=False,
-        shape=spread.shape,
-        stride=spread.stride(),
-    )
-    return made
-
-
-def _stacks(view: View, name: str, weight: Tensor) -> Iterator[Tensor]:
-    for part in view.split(name, weight):
-        yield from part.stack
 
 
 def _factor(penalty: Penalty, name: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailor.stages.targets import as_dtensor
+from tailor.stages.targets import as_dtensor, from_local
 
 LOCAL = "local part of a sharded tensor"
 
@@ -60,15 +60,7 @@ def _spread(value: Any, like: Tensor) -> Tensor:
     if model is None or str(model.placements) != value["placements"]:
         raise ValueError(f"a state is spread as {value['placements']}, unlike its parameter")
     local = value[LOCAL].to(model.to_local().device)
-    made: Tensor = type(model).from_local(
-        local,
-        model.device_mesh,
-        model.placements,
-        run_check=False,
-        shape=model.shape,
-        stride=model.stride(),
-    )
-    return made
+    return from_local(local, model)
 
 
 def _mapped(change: Callable[[Any], Any], state: Any) -> Any:
