@@ -32,6 +32,7 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from benchmarks.train.paired import paired
 from tailor.numerics.powerlaw import FARMS
 from tailor.records import Provenance
 from tailor.stages.balance import TempBalance, layer_groups
@@ -48,7 +49,6 @@ ARMS: dict[str, dict[str, Any] | None] = {
 RATES = tuple(round(0.02 * 2 ** (i / 2), 4) for i in range(11))  # 0.02 to 0.64
 TUNING, SEEDS = range(100, 103), range(10)
 EPOCHS, BATCH = 30, 64
-T_975 = 2.2621571627409915  # 97.5 % point of t with 9 degrees of freedom
 
 
 def network(widths: tuple[int, ...], seed: int) -> nn.Sequential:
@@ -120,19 +120,19 @@ def study(widths: tuple[int, ...]) -> dict[str, object]:
             "losses": [one for _, one in results],
         }
     differences = {
-        name: {what: paired(arms[name][what], arms["plain"][what]) for what in ("errors", "losses")}
+        name: {
+            what: interval(arms[name][what], arms["plain"][what]) for what in ("errors", "losses")
+        }
         for name in arms
         if name != "plain"
     }
     return {"widths": widths, "arms": arms, "differences": differences}
 
 
-def paired(one: list[float], other: list[float]) -> dict[str, float]:
+def interval(one: list[float], other: list[float]) -> dict[str, float]:
     """Mean of the differences and its 95 % interval."""
-    differences = [a - b for a, b in zip(one, other, strict=True)]
-    mean = statistics.mean(differences)
-    margin = T_975 * statistics.stdev(differences) / len(differences) ** 0.5
-    return {"mean": mean, "low": mean - margin, "high": mean + margin}
+    mean, half = paired(one, other)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
 def show(result: dict[str, object]) -> None:

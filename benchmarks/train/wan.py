@@ -14,18 +14,17 @@ differences are paired. Writes benchmarks/results/wan.json, one entry for each t
 
 import argparse
 import json
-import math
 import statistics
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 import tailor as tl
 from benchmarks.train.lee import mnist
+from benchmarks.train.paired import paired
 
 RESULT = Path(__file__).parents[1] / "results" / "wan.json"
 BATCH, LOOK, ENOUGH = 100, 100, 0.95
@@ -125,11 +124,9 @@ def _against(runs: list[dict], plain: list[dict], share: str) -> str:
     """Paired difference in points and half of its 95 % t interval."""
     if runs is plain or len(runs) < 2:
         return ""
-    gains = [
-        100 * (a["after"][share] - b["after"][share]) for a, b in zip(runs, plain, strict=True)
-    ]
-    half = stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / math.sqrt(len(gains))
-    return f" ({statistics.fmean(gains):+.1f} ± {half:.1f})"
+    after = [[100 * run["after"][share] for run in each] for each in (runs, plain)]
+    gain, half = paired(*after)
+    return f" ({gain:+.1f} ± {half:.1f})"
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 import tailor as tl
+from benchmarks.train.paired import paired
 
 RESULT = Path(__file__).parents[1] / "results" / "xiao.json"
 BATCH, RATE, VALIDATION = 25, 0.05, 300
@@ -166,12 +166,9 @@ def study(setting: Setting, tuning: range, testing: range) -> list[dict[str, obj
     return rows
 
 
-def paired(rows: list[dict[str, object]], name: str, other: str) -> tuple[float, float]:
-    """Mean difference in test accuracy, and half of its 95 % t interval."""
+def _against(rows: list[dict[str, object]], name: str, other: str) -> tuple[float, float]:
     runs = {row["method"]: [one["test"] for one in row["runs"]] for row in rows}
-    differences = [a - b for a, b in zip(runs[name], runs[other], strict=True)]
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return statistics.fmean(differences), stats.t.ppf(0.975, len(differences) - 1) * error
+    return paired(runs[name], runs[other])
 
 
 def show() -> None:
@@ -184,14 +181,14 @@ def show() -> None:
         for row in rows:
             mean = {k: statistics.fmean(one[k] for one in row["runs"]) for k in row["runs"][0]}
             spread = statistics.stdev(one["test"] for one in row["runs"])
-            middle, half = paired(rows, row["method"], "weight decay")
+            middle, half = _against(rows, row["method"], "weight decay")
             print(
                 f"| {row['method']} | {row['weight']:g} | {mean['train']:.1f} "
                 f"| {mean['test']:.2f} ± {spread:.2f} | {middle:+.2f} ± {half:.2f} "
                 f"| {mean['stable_rank']:.1f}, {mean['alpha']:.2f}, {mean['largest']:.2f} |"
             )
         for other in ("log spectral norm, threshold", "spectral norm"):
-            middle, half = paired(rows, "weighted alpha, threshold", other)
+            middle, half = _against(rows, "weighted alpha, threshold", other)
             print(f"\nweighted alpha, threshold - {other}: {middle:+.2f} ± {half:.2f}")
 
 
