@@ -380,6 +380,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver = webdriver.Chrome(
         options=options, service=webdriver.ChromeService(executable_path=chromedriver)
     )
+    driver.get("about:blank")  # not the browser's own first tab
     yield driver
     driver.quit()
 
@@ -445,11 +446,13 @@ def complaints(browser: Any) -> list[dict[str, Any]]:
 
 
 def requests(browser: Any) -> list[str]:
+    """What was asked for, but for the browser's own first tab, which may still be loading."""
     messages = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
     return [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
+        and not message["params"]["documentURL"].startswith("chrome://")
     ]
 
 
