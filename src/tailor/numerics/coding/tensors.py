@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from tailor.errors import PayloadError, UsageError
@@ -45,6 +45,29 @@ class Raw:
     """
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Codebook:
+    """A tensor with few different values: value = values[code].
+
+    Attributes:
+        codes: Places in ``values``, of any shape with at least one axis.
+        values: The values in rising order, each once.
+    """
+
+    codes: Int[ndarray, "*shape"]
+    values: Float[ndarray, "levels"]
+
+    def __post_init__(self) -> None:
+        if self.values.dtype != np.float32 or not bool(np.isfinite(self.values).all()):
+            raise UsageError("the values of a codebook must be finite float32 numbers")
+        if bool((np.diff(self.values) <= 0).any()):
+            raise UsageError("the values of a codebook must rise")
+        if self.codes.size and not 0 <= int(self.codes.min()) <= int(self.codes.max()) < len(
+            self.values
+        ):
+            raise UsageError("a code must be a place in the codebook")
 
 
 Coded: TypeAlias = Grid | Raw

@@ -1,0 +1,1 @@
+"""Compression: what it costs, gains and reproduces."""

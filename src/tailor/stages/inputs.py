@@ -1,0 +1,21 @@
+"""What the layers of a network see on the user's data."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inputs:
+    """Sums over all that one matrix was multiplied with; a convolution sees unfolded patches.
+
+    Attributes:
+        count: Number of input vectors (tokens, examples or patches).
+        squares: Sum of the squares of each input, in float64.
+        gram: Sum of the outer products x x^T, in float64, where it was asked for.
+    """
+
+    count: int
+    squares: Float[Tensor, "inputs"]
+    gram: Float[Tensor, "inputs inputs"] | None = None
