@@ -17,7 +17,7 @@ import sys
 import types
 import typing
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,8 +222,8 @@ def load(kind: type[Record], path: str | os.PathLike[str]) -> Record:
         raise RecordError(f"{path} is not valid JSON: {error}") from error
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write ``data`` to ``path`` so that a crash leaves the old file or the new one.
+def write(path: str | os.PathLike[str], data: bytes | Iterable[bytes]) -> Path:
+    """Write ``data``, in one piece or in many, so that a crash leaves the old file or the new one.
 
     Raises:
         OutputError: The folder cannot be made or written.
@@ -234,7 +234,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

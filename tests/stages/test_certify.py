@@ -14,7 +14,7 @@ from tailor import records
 from tailor.errors import PayloadError, UsageError
 from tailor.numerics.coding import Grid
 from tailor.stages.certify import Certificate, certify, verify
-from tailor.stages.compress import CompressedModel, Uniform, compress, pack
+from tailor.stages.compress import Adaptive, CompressedModel, Uniform, compress, pack
 from tailor.stages.polish import polish
 from tailor.stages.prune import Magnitude
 from tailor.tasks import Data
@@ -37,7 +37,7 @@ def sample(n, seed, noise=0.1):
 def ternary(levels=None):
     matrix = torch.eye(3, 8) if levels is None else torch.as_tensor(levels)
     grid = Grid(levels=matrix.to(torch.int64).numpy())
-    return pack(build(), {"0.weight": grid})
+    return pack(build(), {"0.weight": grid}, coder=Adaptive())
 
 
 DATA, HELD_OUT = sample(400, 0), sample(150, 1)

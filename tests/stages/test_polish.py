@@ -8,7 +8,7 @@ from torch import nn
 from tailor.errors import UsageError
 from tailor.numerics.bounds import occam
 from tailor.numerics.coding import Grid
-from tailor.stages.compress import pack
+from tailor.stages.compress import Adaptive, pack
 from tailor.stages.polish import _Search, polish
 from tailor.tasks import Data, zero_one
 
@@ -29,7 +29,7 @@ def start(seed):
         name: Grid(levels=torch.randint(-2, 3, shape, generator=generator).numpy())
         for name, shape in shapes.items()
     }
-    return pack(build(), grids)
+    return pack(build(), grids, coder=Adaptive())
 
 
 def bound(small):
@@ -77,7 +77,8 @@ def test_the_search_ends_in_a_local_optimum():
     grids = {name: grid.levels.copy() for name, grid in search.grids.items()}
 
     def ideal():
-        file = pack(build(), {name: Grid(levels=levels) for name, levels in grids.items()})
+        coded = {name: Grid(levels=levels) for name, levels in grids.items()}
+        file = pack(build(), coded, coder=Adaptive())
         errors = int(zero_one(file.into(build), data()).sum())
         bits = sum(sum(parts.values()) for parts in file.code_length().values())
         return occam(errors, 200, bits, 0.05).binomial

@@ -122,7 +122,8 @@ class _Search:
         if tidy:
             levels = live_first(drop_dead(levels, found), found)
         grids = {n: Grid(levels=levels[n].numpy(), step=g.step) for n, g in self.grids.items()}
-        return pack(self.small.into(self.build), grids, self.small.about)
+        model = self.small.into(self.build)
+        return pack(model, grids, coder=self.small.coder, about=self.small.about)
 
     def _try(self, name: str, index: int, level: int) -> bool:
         """Make one change if it lowers the bound."""

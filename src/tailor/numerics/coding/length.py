@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy import ndarray
 
-from tailor.numerics.coding.tensors import Coded, Raw, matrix
+from tailor.numerics.coding.tensors import Plain, Raw, matrix
 
 LN2 = math.log(2)
 UNARY = 15  # levels up to here have an adaptive coin each; larger ones an Elias gamma escape
 
 
-def code_length(tensor: Coded) -> dict[str, float]:
+def code_length(tensor: Plain) -> dict[str, float]:
     """Ideal length of one tensor's code in bits, part by part.
 
     ``encode`` spends the sum over all tensors plus at most two bits, rounded up to bytes.

@@ -11,17 +11,17 @@ from numpy import ndarray
 from tailor.errors import PayloadError
 from tailor.numerics.coding.arithmetic import Coder, Coin, Decoder, Encoder
 from tailor.numerics.coding.length import UNARY, sparse_length
-from tailor.numerics.coding.tensors import DTYPES, Coded, Grid, Raw, Spec, matrix, sides
+from tailor.numerics.coding.tensors import DTYPES, Plain, Grid, Raw, Spec, matrix, sides
 
 MAX_ELEMENTS = 1 << 24  # of all tensors together; the coder is meant for small models
 
 
-def encode(tensors: Sequence[Coded]) -> bytes:
+def encode(tensors: Sequence[Plain]) -> bytes:
     """Encode tensors in order; their shapes and types must be known to the decoder."""
     return _send([_Message.of(t) if isinstance(t, Grid) else t for t in tensors])
 
 
-def decode(data: bytes, specs: Sequence[Spec]) -> list[Coded]:
+def decode(data: bytes, specs: Sequence[Spec]) -> list[Plain]:
     """Invert ``encode``.
 
     Raises:

@@ -70,7 +70,8 @@ class Codebook:
             raise UsageError("a code must be a place in the codebook")
 
 
-Coded: TypeAlias = Grid | Raw
+Plain: TypeAlias = Grid | Raw  # what the adaptive stream takes
+Coded: TypeAlias = Grid | Codebook | Raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 
 from tailor.errors import NonFinite, UsageError
 from tailor.numerics.coding import Grid
-from tailor.stages.compress.payload import CompressedModel, pack
+from tailor.stages.compress.payload import Adaptive, CompressedModel, pack
 from tailor.stages.compress.quantize import Quantizer, Uniform
 from tailor.stages.prune import Magnitude, Pruner
 from tailor.stages.units import chains, drop_dead, live_first, rescale
@@ -155,7 +155,7 @@ def _finish(
         )
         for name, w in ordered.items()
     }
-    return pack(work, grids, about)
+    return pack(work, grids, coder=Adaptive(), about=about)
 
 
 def _closest(
