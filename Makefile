@@ -48,7 +48,8 @@ docs: .venv/dev.stamp ## build the documentation into site/
 
 test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies we promise
 	$(LOWEST)/bin/tailor demo --out $(LOWEST)/demo
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not browser and not slow" $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=brief \
+	  $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not browser and not slow" $(PYTEST_ARGS)
 
 bench-demo: .venv/demo.stamp ## the demo over five seeds; rewrites benchmarks/results/demo_seeds.json
 	$(BIN)/python benchmarks/demo_seeds.py
