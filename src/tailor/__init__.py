@@ -93,7 +93,7 @@ from tailor.stages.nodes import (
 )
 from tailor.stages.noise import Injector, StableNoise
 from tailor.stages.polish import polish
-from tailor.stages.prune import Magnitude, Pruner
+from tailor.stages.scores import Magnitude
 from tailor.stages.regularize import (
     L1,
     L2,
@@ -276,7 +276,6 @@ __all__ = [
     "Patience",
     "SpectrumSettles",
     # how compression is steered
-    "Pruner",
     "Magnitude",
     "Quantizer",
     "Uniform",

@@ -43,7 +43,8 @@ def certified(tmp_path_factory) -> Iterator[Path]:
     network = task.build()
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([[-1.0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0]]))
-    small = tailor.compress(network, pruner=tailor.Magnitude(sparsity=0.8))
+    (one,) = tailor.frontier(network, [0.8])
+    small = one.compressed
     certificate = tailor.certify(
         small, build=task.build, data=task.train(), held_out=task.test(), task=NAME
     )
@@ -106,7 +107,7 @@ def test_garbage_is_no_model(run, pair, data):
 def test_another_model_does_not_hold(run, pair):
     space: dict[str, object] = {}
     exec(TASK, space)
-    tailor.compress(space["build"]()).save(pair[1])
+    next(tailor.frontier(space["build"](), [0.9])).compressed.save(pair[1])
     assert isinstance(CompressedModel.load(pair[1]), CompressedModel)
     found = no(run("verify", *pair, "--task", NAME))
     assert "DIFFERS model sha256" in found

@@ -14,9 +14,8 @@ from tailor import records
 from tailor.errors import PayloadError, UsageError
 from tailor.numerics.coding import Grid
 from tailor.stages.certify import Certificate, certify, verify
-from tailor.stages.compress import Adaptive, CompressedModel, Uniform, compress, pack
+from tailor.stages.compress import Adaptive, CompressedModel, Uniform, frontier, pack
 from tailor.stages.polish import polish
-from tailor.stages.prune import Magnitude
 from tailor.tasks import Data
 
 
@@ -199,7 +198,8 @@ def test_random_labels_give_a_vacuous_certificate_that_says_so():
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(data.x), data.y).backward()
         optimizer.step()
-    small = compress(model, pruner=Magnitude(sparsity=0.0), quantizer=Uniform(top=7))
+    (one,) = frontier(model, [0.0], quantizer=Uniform(top=7))
+    small = one.compressed
     small = polish(small, build=build, data=data, sweeps=1)
     certificate = certify(small, build=build, data=data)
     assert not certificate.non_vacuous

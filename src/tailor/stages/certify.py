@@ -10,7 +10,7 @@ from torch import nn
 from tailor.errors import PayloadError, UsageError
 from tailor.numerics.bounds import OccamBound, clopper_pearson, occam
 from tailor.records import Provenance, digest, to_json
-from tailor.stages.compress import CompressedModel
+from tailor.stages.compress import Adaptive, CompressedModel
 from tailor.tasks import Data, ErrorCount, zero_one
 
 ASSUMPTIONS = (
@@ -163,13 +163,18 @@ def certify(
 
     Raises:
         UsageError: No data, fewer than one choice, or delta outside (0, 1).
-        PayloadError: The file is damaged or for another architecture.
+        PayloadError: The file is damaged, for another architecture, or not of ``Adaptive``.
         TaskError: The network cannot be run on the data.
     """
     if len(data) < 1 or (held_out is not None and len(held_out) < 1):
         raise UsageError("a certificate needs at least one example, but the data are empty")
     if choices < 1:
         raise UsageError(f"choices must be at least 1, but is {choices}")
+    if not isinstance(small.coder, Adaptive):
+        raise PayloadError(
+            "the file was written by a coder for speed, and a certificate pays for the adaptive "
+            "code only; write it again with small.recoded(Adaptive())"
+        )
     model = small.into(build)
     errors = int(error(model, data).sum())
     code = _code_bits(small, choices)

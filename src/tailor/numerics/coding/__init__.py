@@ -11,7 +11,16 @@ and columns hold anything (optional), which entries of those are not zero, then 
 entry its sign and its level. The encoder tries the options and keeps the shortest.
 """
 
+from tailor.numerics.coding.entropy import order0_bits
 from tailor.numerics.coding.length import code_length
+from tailor.numerics.coding.packed import (
+    ELEMENTS_PER_BYTE,
+    MAX_PACKED_ELEMENTS,
+    Report,
+    decode_packed,
+    encode_packed,
+    report,
+)
 from tailor.numerics.coding.stream import MAX_ELEMENTS, decode, encode
 from tailor.numerics.coding.tensors import (
     DTYPES,
@@ -27,16 +36,23 @@ from tailor.numerics.coding.tensors import (
 
 __all__ = [
     "DTYPES",
+    "ELEMENTS_PER_BYTE",
     "MAX_ELEMENTS",
     "MAX_LEVEL",
+    "MAX_PACKED_ELEMENTS",
     "Codebook",
     "Coded",
     "Grid",
     "Plain",
     "Raw",
+    "Report",
     "Spec",
     "code_length",
     "decode",
+    "decode_packed",
     "encode",
+    "encode_packed",
+    "order0_bits",
+    "report",
     "round_step",
 ]

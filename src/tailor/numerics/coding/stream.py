@@ -11,7 +11,7 @@ from numpy import ndarray
 from tailor.errors import PayloadError
 from tailor.numerics.coding.arithmetic import Coder, Coin, Decoder, Encoder
 from tailor.numerics.coding.length import UNARY, sparse_length
-from tailor.numerics.coding.tensors import DTYPES, Plain, Grid, Raw, Spec, matrix, sides
+from tailor.numerics.coding.tensors import DTYPES, Grid, Plain, Raw, Spec, matrix, sides
 
 MAX_ELEMENTS = 1 << 24  # of all tensors together; the coder is meant for small models
 

@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
 from tailor.stages.inputs import Inputs
 from tailor.stages.scores import Needs, Score
 from tailor.weights.layer import Layer
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,21 @@ class Allocated:
         total = sum(self.sizes.values())
         return sum(map(self.dropped, self.drop)) / total if total else 0.0
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row for each matrix: ``name``, ``size``, ``dropped``, ``ratio``, ``metric``."""
+        import pandas
+
+        names = list(self.drop)
+        return pandas.DataFrame(
+            {
+                "name": names,
+                "size": [self.sizes[name] for name in names],
+                "dropped": [self.dropped(name) for name in names],
+                "ratio": [self.ratio(name) for name in names],
+                "metric": [self.metric.get(name) for name in names],
+            }
+        )
+
 
 class Allocation(ABC):
     """Shares a sparsity among the matrices of a network.
@@ -70,10 +88,19 @@ class Allocation(ABC):
     ) -> Allocated:
         """Share out ``round(sparsity * all entries)`` exactly.
 
+        Entries that are zero already count: a matrix that loses k entries has at least k zeros
+        afterwards, and more only if it had more before.
+
         Args:
             layers: The matrices, in the order of the network; loaded one at a time.
             sparsity: Share of all their entries that goes, in [0, 1).
             score: The rule that will prune each matrix.
             inputs: What each layer saw, by name, where ``needs`` asks for it.
             model: The network, where the weights belong to one.
+
+        Raises:
+            UsageError: No matrix; no sparsity where one is shared out, or one where none is; one
+                out of range, or above what the cap allows; ``inputs`` or ``model`` are needed
+                and missing.
+            NonFinite: A weight is NaN or infinite.
         """

@@ -1,238 +1,383 @@
-"""The way from a network to a file: prune, retrain, quantise step by step, pack."""
+"""A recipe, followed."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from tailor.errors import NonFinite, UsageError
-from tailor.numerics.coding import Grid
-from tailor.stages.compress.payload import Adaptive, CompressedModel, pack
-from tailor.stages.compress.quantize import Quantizer, Uniform
-from tailor.stages.prune import Magnitude, Pruner
-from tailor.stages.units import chains, drop_dead, live_first, rescale
+from tailor import records
+from tailor.errors import UsageError
+from tailor.numerics.coding import Coded
+from tailor.records import Provenance
+from tailor.stages.allocate import UniformAllocation
+from tailor.stages.compress.frontier import tidy_order, tidy_scales
+from tailor.stages.compress.held import Train, retrain_held
+from tailor.stages.compress.measure import (
+    Known,
+    dense_bytes,
+    latency,
+    overall,
+    tensor_report,
+)
+from tailor.stages.compress.payload import Coder, CompressedModel, pack
+from tailor.stages.compress.quantize import quantize
+from tailor.stages.compress.recipe import (
+    Factorize,
+    Prune,
+    Quantize,
+    Recipe,
+    Rescale,
+    Retrain,
+    Shrink,
+    Step,
+)
+from tailor.stages.compress.report import Beside, CompressionReport
+from tailor.stages.compress.rounding import round_held
+from tailor.stages.factorize import factorize
+from tailor.stages.inputs import collect
+from tailor.stages.prune import prune
+from tailor.stages.shrink import shrink
+from tailor.stages.sparse import speed_note
+from tailor.stages.targets import fitting
+from tailor.stages.units import chains
+from tailor.weights.layer import Layer
 from tailor.weights.source import read
 
-Retrain = Callable[[nn.Module], None]
+Evaluate = Callable[[nn.Module], float]
+Watch = Callable[[str, int, int], None]
 
-SHARES = (0.5, 0.75, 0.9, 1.0)  # of the weights on the grid, after each round of quantisation
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Compressed:
+    """A network after a recipe.
+
+    Attributes:
+        model: The network that the file holds, ready to use.
+        file: The file.
+        report: What was done, and what it cost.
+    """
+
+    model: nn.Module
+    file: CompressedModel
+    report: CompressionReport
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``model.tailor`` and ``compressed.json`` into a folder, each whole or not at all.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        self.file.save(folder / "model.tailor")
+        records.save(self.report, folder / "compressed.json")
+        return folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One point on the way from dense to small.
+class Given:
+    """What the caller gave the steps to work with.
 
     Attributes:
-        sparsity: Share of zeros among the matrices' weights.
-        nonzeros: Number of weights that are not zero.
-        pruned: State dict after pruning and retraining, before quantisation.
-        compressed: The file.
+        data: Batches for scores, allocations and compensation that need them; gone through more
+            than once.
+        retrain: Trains the module that it is given, in place.
+        example: What the model is called with.
+        watch: Is told the name of each step, how many are done, and how many there are.
     """
 
-    sparsity: float
-    nonzeros: int
-    pruned: dict[str, Tensor]
-    compressed: CompressedModel
+    data: Sequence[Any] | None = None
+    retrain: Train | None = None
+    example: tuple[Any, ...] | None = None
+    watch: Watch | None = None
 
 
 def compress(
     model: nn.Module,
+    recipe: Recipe | Sequence[Step],
     *,
-    pruner: Pruner | None = None,
-    quantizer: Quantizer | None = None,
-    retrain: Retrain | None = None,
-    about: dict[str, str] | None = None,
-) -> CompressedModel:
-    """Compress a network to one file.
+    data: Iterable[Any] | None = None,
+    retrain: Train | None = None,
+    evaluate: Evaluate | None = None,
+    quality: str = "quality",
+    example: Any = None,
+    beside: bool = True,
+    coder: Coder | None = None,
+    about: Mapping[str, str] | None = None,
+    watch: Watch | None = None,
+) -> Compressed:
+    """Follow a recipe, and pack what comes out as one file.
 
     Args:
         model: The trained network; it is not changed.
-        pruner: Rule and final sparsity; ``Magnitude(sparsity=0.9)`` by default.
-        quantizer: ``Uniform(top=3)`` by default.
-        retrain: Trains the module that it is given, in place, with whatever loop and data;
-            pruned and quantised weights stay what they are. Without it, pruning is one shot.
+        recipe: The steps, such as ``[Prune(0.8), Quantize()]``.
+        data: Batches of inputs, for steps that look at what the layers see.
+        retrain: Trains the module that it is given, in place, with whatever loop and data; zeros
+            and rounded weights stay what they are.
+        evaluate: Measures a network; called before, after, and for ``beside``.
+        quality: What ``evaluate`` measures, for people.
+        example: A tensor or a tuple that the model is called with. ``Shrink`` needs it, and with
+            it the latency is measured.
+        beside: Follow the recipe once more with uniform allocations where it has others, so that
+            the report can say what the allocation is worth.
+        coder: ``RANS()`` by default; ``Adaptive()`` for a certificate.
         about: Free text that is stored with the file.
+        watch: Called with a step's name, how many are done, and how many there are.
 
     Returns:
-        The file; ``.into(build)`` gives the network back.
+        The network, the file and the report.
+
+    Raises:
+        UsageError: A step cannot be done, or lacks data, an example or a function.
+        NonFinite: A weight is NaN or infinite.
     """
-    pruner = Magnitude(sparsity=0.9) if pruner is None else pruner
-    path = gradual(pruner.sparsity) if retrain else [pruner.sparsity]
-    *_, last = frontier(
-        model,
-        path,
-        pruner=pruner,
-        quantizer=quantizer,
-        retrain=retrain,
-        quantize_from=pruner.sparsity,
-        about=about,
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe(tuple(recipe))
+    example = example if isinstance(example, tuple) or example is None else (example,)
+    given = Given(
+        data=None if data is None else list(data), retrain=retrain, example=example, watch=watch
     )
-    return last.compressed
+    done = _followed(model, recipe, given)
+    about = {"recipe": str(recipe)} if about is None else dict(about)
+    file = pack(done.model, done.coded, coder=coder, about=about)
+    uniform = _uniform(model, recipe, given, evaluate, coder) if beside else None
+    final = file.state_dict()
+    # What is measured is what the file holds.
+    done.model.load_state_dict(final)
+    return Compressed(
+        model=done.model,
+        file=file,
+        report=_report(model, recipe, done, file, given, evaluate, quality, uniform),
+    )
 
 
-def gradual(sparsity: float, first: float = 0.5, keep: float = 0.85) -> list[float]:
-    """Rising sparsities from ``first`` to ``sparsity``; each keeps that share of the last."""
-    path = [first]
-    while 1 - (1 - path[-1]) * keep < sparsity:
-        path.append(1 - (1 - path[-1]) * keep)
-    return [s for s in path if s < sparsity] + [sparsity]
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Work:
+    """A network on its way, and what the steps said."""
+
+    model: nn.Module
+    coded: dict[str, Coded] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
+    left_alone: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rescaled: bool = False
 
 
-def frontier(
-    model: nn.Module,
-    sparsities: Iterable[float],
-    *,
-    pruner: Pruner | None = None,
-    quantizer: Quantizer | None = None,
-    retrain: Retrain | None = None,
-    quantize_from: float = 0.0,
-    about: dict[str, str] | None = None,
-) -> Iterator[Candidate]:
-    """Prune further and further, and yield a finished file at each sparsity.
+def _followed(model: nn.Module, recipe: Recipe, given: Given) -> _Work:
+    work = _Work(model=copy.deepcopy(model))
+    for number, step in enumerate(recipe.steps):
+        if given.watch is not None:
+            given.watch(type(step).__name__.lower(), number, len(recipe.steps))
+        if work.coded:
+            work.coded.clear()  # only the values that the last step leaves are coded
+        match step:
+            case Prune():
+                _prune(work, step, given)
+            case Shrink():
+                _shrink(work, step, given)
+            case Factorize():
+                _factorize(work, step, given)
+            case Retrain():
+                _retrain(work, given)
+            case Rescale():
+                tidy_scales(work.model, chains(work.model))
+                work.rescaled = True
+            case Quantize():
+                _quantize(work, step, given)
+    return work
 
-    Args:
-        model: The trained network; it is not changed.
-        sparsities: Rising shares of zeros.
-        pruner: As for ``compress``; its own sparsity is not used.
-        quantizer: As for ``compress``.
-        retrain: As for ``compress``.
-        quantize_from: Sparsity from which on files are made; below it nothing is yielded.
-        about: As for ``compress``.
-    """
-    pruner = Magnitude(sparsity=0.0) if pruner is None else pruner
-    quantizer = Uniform() if quantizer is None else quantizer
-    work = copy.deepcopy(model)
-    found = chains(work)
-    for sparsity in sparsities:
-        weights = _matrices(work)
-        keep = pruner.at(sparsity).keep(weights)
-        weights = drop_dead({n: w * keep[n] for n, w in weights.items()}, found)
-        _write_back(work, weights)
-        _retrain_held(work, {n: (w == 0) for n, w in weights.items()}, retrain)
-        weights = _matrices(work)
-        if sparsity < quantize_from:
-            continue
-        nonzeros = sum(int((w != 0).sum()) for w in weights.values())
-        yield Candidate(
-            sparsity=1 - nonzeros / sum(w.numel() for w in weights.values()),
-            nonzeros=nonzeros,
-            pruned={name: tensor.clone() for name, tensor in work.state_dict().items()},
-            compressed=_finish(work, quantizer, retrain, about),
+
+def _prune(work: _Work, step: Prune, given: Given) -> None:
+    keys = _keys(work.model)
+    for sparsity in _path(step):
+        pruned = prune(
+            work.model,
+            sparsity,
+            score=step.score,
+            allocation=step.allocation,
+            pattern=step.pattern,
+            data=given.data,
+            layers=step.layers,
+            skip=step.skip,
+            inplace=True,
         )
+        if given.retrain is not None:
+            _retrain(work, given)
+    for row in pruned.report:
+        work.known.target[keys[row.name]] = row.target
+        if row.output_error is not None:
+            work.known.output_error[keys[row.name]] = row.output_error
+        if row.note:
+            work.notes.append(f"{row.name}: {row.note}.")
+    if pruned.allocated is not None:
+        work.known.metric |= {keys[n]: value for n, value in pruned.allocated.metric.items()}
+        if pruned.allocated.note:
+            work.notes.append(pruned.allocated.note)
 
 
-def _finish(
-    pruned: nn.Module, quantizer: Quantizer, retrain: Retrain | None, about: dict[str, str] | None
-) -> CompressedModel:
-    """Quantise step by step: put the best fitting share on the grid, retrain the rest, repeat.
-
-    Incremental quantisation after Zhou et al. (2017), with shares of our own.
-    """
-    work = copy.deepcopy(pruned)
-    found = chains(work)
-    weights = rescale(_matrices(work), found)
-    _write_back(work, weights)
-    steps = {name: quantizer.step(w) for name, w in weights.items()}
-    held = {name: w == 0 for name, w in weights.items()}
-    for share in SHARES if retrain else (1.0,):
-        weights = _matrices(work)
-        for name, w in weights.items():
-            target = (quantizer.levels(w, steps[name]) * steps[name]).to(w.dtype)
-            held[name] = _closest(w, target, held[name], share)
-            weights[name] = torch.where(held[name], target, w)
-        _write_back(work, weights)
-        _retrain_held(work, held, retrain if share < 1 else None)
-    ordered = live_first(drop_dead(_matrices(work), found), found)
-    _write_back(work, ordered)
-    grids = {
-        name: Grid(
-            levels=quantizer.levels(w, steps[name]).numpy(),
-            step=1.0 if quantizer.unit_step else steps[name],
-        )
-        for name, w in ordered.items()
-    }
-    return pack(work, grids, coder=Adaptive(), about=about)
+def _path(step: Prune) -> list[float | None]:
+    if step.rounds == 1 or step.sparsity is None:
+        return [step.sparsity]
+    keep = 1 - step.sparsity
+    return [1 - keep ** (r / step.rounds) for r in range(1, step.rounds + 1)]
 
 
-def _closest(
-    weights: Tensor, target: Tensor, held: Bool[Tensor, "..."], share: float
-) -> Bool[Tensor, "..."]:
-    """Entries already held (zeros among them), and the closest ones up to the share."""
-    distance = (target - weights).abs().double()
-    distance[held] = -1.0
-    zeros = int((weights == 0).sum())
-    count = zeros + round(share * (weights.numel() - zeros))
-    chosen = torch.zeros_like(held).flatten()
-    chosen[distance.flatten().argsort(stable=True)[: max(count, int(held.sum()))]] = True
-    return chosen.reshape(held.shape)
+def _shrink(work: _Work, step: Shrink, given: Given) -> None:
+    if given.example is None:
+        raise UsageError("Shrink has to see the network at work; give compress an example")
+    small = shrink(
+        work.model,
+        step.ratio,
+        given.example,
+        data=given.data,
+        importance=step.importance,
+        compensate=step.compensate,
+        align=step.align,
+        layers=step.layers,
+        skip=step.skip,
+    )
+    work.model = small.model
+    work.left_alone += [(one.name, one.reason) for one in small.left_alone]
 
 
-class _Held(nn.Module):
-    """A parametrization under which some entries keep their values whatever the optimizer does."""
+def _factorize(work: _Work, step: Factorize, given: Given) -> None:
+    low = factorize(
+        work.model,
+        rank=step.rank,
+        energy=step.energy,
+        params=step.params,
+        error=step.error,
+        inputs=None if given.data is None else collect(work.model, given.data, gram="*"),
+        layers=step.layers,
+        skip=step.skip,
+    )
+    work.model = low.model
+    work.left_alone += [(one.name, one.reason) for one in low.left_alone]
 
-    def __init__(self, held: Bool[Tensor, "..."], values: Float[Tensor, "..."]) -> None:
-        super().__init__()
-        self.register_buffer("held", held)
-        self.register_buffer("values", values)
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return torch.where(self.held, self.values, weight)  # type: ignore[arg-type]
+def _retrain(work: _Work, given: Given) -> None:
+    if given.retrain is None:
+        raise UsageError("Retrain has nothing to call; give compress a retrain function")
+    zeros = {key: layer.load().detach() == 0 for key, layer in _layers(work.model).items()}
+    retrain_held(work.model, {k: z for k, z in zeros.items() if bool(z.any())}, given.retrain)
 
 
-def _retrain_held(
-    model: nn.Module, held: dict[str, Bool[Tensor, "..."]], retrain: Retrain | None
-) -> None:
-    """Run the caller's training with some entries held, then leave a plain module behind."""
-    if retrain is None:
+def _quantize(work: _Work, step: Quantize, given: Given) -> None:
+    retrain = given.retrain if step.retrain else None
+    if retrain is not None or work.rescaled:
+        keys = {one.key for one in fitting(work.model, step.layers, step.skip, who="Quantize")}
+        fitted = round_held(work.model, step.quantizer, keys, retrain)
+        if work.rescaled:
+            tidy_order(work.model, chains(work.model))
+        state = work.model.state_dict()
+        work.coded |= {key: one.code(state[key]) for key, one in fitted.items()}
         return
-    orders = {part: list(part._parameters) for part in model.modules()}
-    for name, fixed in held.items():
-        module, attribute = _owner(model, name)
-        values = getattr(module, attribute).detach().clone()
-        parametrize.register_parametrization(module, attribute, _Held(fixed, values))
-    try:
-        retrain(model)
-    finally:
-        for name in held:
-            module, attribute = _owner(model, name)
-            parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
-            for key in orders[module]:  # removal put the weight behind the bias
-                module._parameters[key] = module._parameters.pop(key)
-    _matrices(model, "retraining made them so; lower its learning rate")
+    small = quantize(work.model, step.quantizer, layers=step.layers, skip=step.skip)
+    work.model = small.model
+    work.coded |= small.coded
+    work.known.predicted |= {one.key: one.predicted for one in small.layers}
+    work.left_alone += [(one.name, one.reason) for one in small.left_alone]
 
 
-def _matrices(model: nn.Module, why: str = "nothing was compressed") -> dict[str, Tensor]:
-    """Detached copies of the matrices, by their key in the state dict."""
-    if any(parametrize.is_parametrized(part) for part in model.modules()):
-        raise UsageError(
-            "the model has parametrized weights; make them plain first with "
-            "torch.nn.utils.parametrize.remove_parametrizations"
+def _layers(model: nn.Module) -> dict[str, Layer]:
+    return {layer.key: layer for layer in read(model).layers}
+
+
+def _keys(model: nn.Module) -> dict[str, str]:
+    return {layer.name: layer.key for layer in read(model).layers}
+
+
+# What is said of it
+
+
+def _uniform(
+    model: nn.Module,
+    recipe: Recipe,
+    given: Given,
+    evaluate: Evaluate | None,
+    coder: Coder | None,
+) -> Beside | None:
+    """The same with uniform allocations; None where the recipe has no others."""
+    plain = Recipe(tuple(_with_uniform(step) for step in recipe.steps))
+    if plain == recipe:
+        return None
+    work = _followed(model, plain, replace(given, watch=None))
+    file = pack(work.model, work.coded, coder=coder)
+    work.model.load_state_dict(file.state_dict())
+    zeros, error = overall(_pairs(model, work.model))
+    return Beside(
+        sparsity=zeros,
+        error=error,
+        quality=None if evaluate is None else float(evaluate(work.model)),
+        file_bytes=len(file.payload),
+    )
+
+
+def _with_uniform(step: Step) -> Step:
+    if isinstance(step, Prune) and step.allocation.takes_sparsity and step.pattern is None:
+        return replace(step, allocation=UniformAllocation())
+    return step
+
+
+def _report(
+    model: nn.Module,
+    recipe: Recipe,
+    work: _Work,
+    file: CompressedModel,
+    given: Given,
+    evaluate: Evaluate | None,
+    quality: str,
+    uniform: Beside | None,
+) -> CompressionReport:
+    before, after = model.state_dict(), work.model.state_dict()
+    specs, coded = file.specs(), file.coded()
+    rows = tuple(
+        tensor_report(
+            name, _same(before.get(name), after[name]), after[name], coded[name], spec, work.known
         )
-    named = {}
-    for layer in read(model).layers:
-        if layer.aliases:
-            raise UsageError(
-                f"{layer.name} and {layer.aliases[0]} are one tensor, which cannot be compressed "
-                "yet; give each its own copy first"
-            )
-        tensor = layer.load().detach()
-        if not bool(torch.isfinite(tensor).all()):
-            raise NonFinite(f"{layer.name} holds NaN or infinite weights; {why}")
-        named[layer.key] = tensor.cpu().clone()
-    return named
+        for name, spec in specs.items()
+    )
+    zeros, error = overall(_pairs(model, work.model))
+    counts = _count(before), _count(after)
+    note = speed_note(zeros) if counts[0] == counts[1] else ""
+    return CompressionReport(
+        source=type(model).__name__,
+        recipe=str(recipe),
+        tensors=rows,
+        sparsity=zeros,
+        error=error,
+        parameters=counts,
+        dense_bytes=dense_bytes(before),
+        file_bytes=len(file.payload),
+        stream_bytes=len(file.stream),
+        limit_bytes=sum(row.limit_bytes for row in rows),
+        quality_name=quality if evaluate is not None else "",
+        quality_before=None if evaluate is None else float(evaluate(model)),
+        quality_after=None if evaluate is None else float(evaluate(work.model)),
+        uniform=uniform,
+        frontier=(),
+        latency=None if given.example is None else latency(model, work.model, given.example),
+        left_alone=tuple(work.left_alone),
+        notes=(*work.notes, *([note] if note else [])),
+        provenance=Provenance.now(recipe=recipe),
+    )
 
 
-def _write_back(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, values in weights.items():
-            module, attribute = _owner(model, name)
-            getattr(module, attribute).copy_(values)
+def _same(before: Tensor | None, after: Tensor) -> Tensor | None:
+    return before if before is not None and before.shape == after.shape else None
 
 
-def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, attribute = name.rpartition(".")
-    return model.get_submodule(path), attribute
+def _count(state: Mapping[str, Tensor]) -> int:
+    """Elements of all tensors, those that share their memory once."""
+    seen = {(t.data_ptr(), tuple(t.shape), t.stride()): t.numel() for t in state.values()}
+    return sum(seen.values())
+
+
+def _pairs(before: nn.Module, after: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Each matrix that came, and what there is of it now; what was replaced is told apart."""
+    old, new = _layers(before), _layers(after)
+    if set(old) != set(new):
+        empty = Tensor()
+        return [(empty, layer.load().detach()) for layer in new.values()]
+    return [(old[key].load().detach(), new[key].load().detach()) for key in old]

@@ -24,8 +24,8 @@ class TensorReport:
         output_error: The same for its outputs on the calibration data; None without data.
         dense_bytes: Bytes as it came.
         packed_bytes: Bytes of its code, in eighths of bits.
-        limit_bytes: Order-0 entropy of its symbols in bytes; None for a tensor without symbols.
-        mode: How it is stored, such as "grid", "codebook" or "lossless".
+        limit_bytes: Order-0 entropy of its symbols in bytes.
+        mode: How it is stored, such as "grid".
         levels: Different values that it takes; None for a tensor without symbols.
         tail_index: Tail index (not density exponent) of a Student t law fitted to its entries;
             None where the fit was refused.
@@ -42,7 +42,7 @@ class TensorReport:
     output_error: float | None
     dense_bytes: int
     packed_bytes: float
-    limit_bytes: float | None
+    limit_bytes: float
     mode: str
     levels: int | None
     tail_index: float | None
@@ -63,13 +63,13 @@ class Beside:
 
     Attributes:
         sparsity: Share of zeros.
-        error: ||W - W'|| / ||W|| over all matrices together.
+        error: ||W - W'|| / ||W|| over all matrices together; None where shapes changed.
         quality: What ``evaluate`` gave; None without it.
         file_bytes: Bytes of the file.
     """
 
     sparsity: float
-    error: float
+    error: float | None
     quality: float | None
     file_bytes: int
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from tailor.stages.inputs import Inputs
-from tailor.stages.scores.score import Drop, Score, Trimmed
+from tailor.stages.scores.score import Drop, NofM, Score, Trimmed
+from tailor.stages.scores.smallest import trimmed, wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,18 +19,13 @@ class Magnitude(Score):
     """
 
     def prune(
-        self, matrix: Float[Tensor, "out in"], drop: Drop, *, inputs: Inputs | None = None
+        self,
+        matrix: Float[Tensor, "out in"],
+        drop: Drop,
+        *,
+        inputs: Inputs | None = None,
+        pattern: NofM | None = None,
     ) -> Trimmed:
         """See ``Score.prune``."""
-        keep = smallest_dropped(matrix.detach().abs(), drop)
-        return Trimmed(matrix=matrix.detach() * keep, keep=keep)
-
-
-def smallest_dropped(scores: Float[Tensor, "out in"], drop: Drop) -> Bool[Tensor, "out in"]:
-    """Which entries stay when exactly so many of the smallest scores go; of equal ones the first."""
-    if not isinstance(drop, int):
-        rows = [smallest_dropped(row[None], n)[0] for row, n in zip(scores, drop, strict=True)]
-        return torch.stack(rows)
-    keep = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
-    keep[scores.flatten().argsort(stable=True)[:drop]] = False
-    return keep.reshape(scores.shape)
+        matrix = matrix.detach()
+        return trimmed(matrix, wide(matrix).abs(), drop, pattern)

@@ -16,15 +16,20 @@ from tailor.numerics.coding import Grid
 from tailor.stages.compress import (
     CompressedModel,
     Uniform,
-    compress,
     frontier,
     gradual,
     pack,
 )
 from tailor.stages.compress.payload import SIGNATURE, Adaptive
-from tailor.stages.prune import Magnitude
 
 MAGIC = SIGNATURE + b"\x01"
+
+
+def squeezed(model, sparsity=0.9, retrain=None, **options):
+    """The last file of a frontier that ends there."""
+    path = gradual(sparsity) if retrain else [sparsity]
+    *_, last = frontier(model, path, retrain=retrain, quantize_from=sparsity, **options)
+    return last.compressed
 
 
 def mlp():
@@ -57,7 +62,7 @@ def seeded(build, seed=0):
 @pytest.mark.parametrize("build", [mlp, Conv])
 def test_the_file_is_a_complete_network(build):
     model = seeded(build)
-    small = compress(model, pruner=Magnitude(sparsity=0.5), quantizer=Uniform(top=7))
+    small = squeezed(model, 0.5, quantizer=Uniform(top=7))
     state = small.state_dict()
     assert list(state) == list(model.state_dict())
     back = small.into(lambda: seeded(build, 1))
@@ -74,14 +79,14 @@ def test_the_file_is_a_complete_network(build):
 def test_the_given_model_is_not_changed():
     model = seeded(mlp)
     before = {n: t.clone() for n, t in model.state_dict().items()}
-    compress(model, pruner=Magnitude(sparsity=0.8), retrain=shake)
+    squeezed(model, 0.8, retrain=shake)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
 
 
 def test_fine_grid_without_pruning_keeps_the_function():
     model = seeded(mlp)
     grid = Uniform(top=1 << 14)
-    back = compress(model, pruner=Magnitude(sparsity=0.0), quantizer=grid).into(mlp)
+    back = squeezed(model, 0.0, quantizer=grid).into(mlp)
     x = torch.randn(50, 6)
     with torch.no_grad():
         torch.testing.assert_close(back(x), model(x), rtol=2e-3, atol=2e-3)
@@ -95,7 +100,7 @@ def test_unit_step_keeps_the_decisions_of_a_homogeneous_network():
     grids = {}
     for unit in (False, True):
         grid = Uniform(top=60, unit_step=unit)
-        grids[unit] = compress(model, pruner=Magnitude(sparsity=0.3), quantizer=grid)
+        grids[unit] = squeezed(model, 0.3, quantizer=grid)
     with torch.no_grad():
         decisions = [small.into(build)(x).argmax(dim=1) for small in grids.values()]
     assert torch.equal(*decisions)
@@ -133,7 +138,7 @@ def test_quantised_weights_are_held_while_the_rest_adapts():
         )
         shake(model)
 
-    compress(seeded(mlp), pruner=Magnitude(sparsity=0.5), quantizer=Uniform(top=2), retrain=watch)
+    squeezed(seeded(mlp), 0.5, quantizer=Uniform(top=2), retrain=watch)
     rounds = seen[-3:]  # half, three quarters and nine tenths are on the grid
     for early, late in itertools.pairwise(rounds):
         for name in early:
@@ -144,14 +149,14 @@ def test_quantised_weights_are_held_while_the_rest_adapts():
 
 @pytest.mark.parametrize("build", [mlp, lambda: nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))])
 def test_a_retrained_network_with_biases_loads(build):
-    small = compress(seeded(build), pruner=Magnitude(sparsity=0.6), retrain=shake)
+    small = squeezed(seeded(build), 0.6, retrain=shake)
     assert list(small.state_dict()) == list(build().state_dict())
     small.into(build)
 
 
 def test_retrain_is_called_once_for_each_sparsity_and_thrice_for_the_grid():
     calls = []
-    compress(seeded(mlp), pruner=Magnitude(sparsity=0.9), retrain=calls.append)
+    squeezed(seeded(mlp), 0.9, retrain=calls.append)
     assert len(calls) == len(gradual(0.9)) + 3
 
 
@@ -162,7 +167,7 @@ def test_a_module_that_fails_in_retraining_is_reported():
                 p.fill_(float("nan"))
 
     with pytest.raises(NonFinite, match="infinite weights; retraining made them so"):
-        compress(seeded(mlp), pruner=Magnitude(sparsity=0.5), retrain=broken)
+        squeezed(seeded(mlp), 0.5, retrain=broken)
 
 
 def test_uniform_finds_the_least_squares_step():
@@ -188,7 +193,7 @@ def test_gradual_rises_to_the_target(target):
 
 
 def small_file():
-    return compress(seeded(mlp), pruner=Magnitude(sparsity=0.7), about={"seed": "0"})
+    return squeezed(seeded(mlp), 0.7, about={"seed": "0"})
 
 
 def test_save_and_load(tmp_path):
@@ -315,17 +320,17 @@ def test_non_finite_weights_are_refused(value):
     model = seeded(mlp)
     with torch.no_grad():
         model[2].weight[0, 0] = value
-    with pytest.raises(NonFinite, match=r"2.weight holds NaN or infinite"):
-        compress(model)
+    with pytest.raises(NonFinite, match=r"2.weight holds 1 NaN or infinite"):
+        squeezed(model)
 
 
 def test_tied_and_parametrized_weights_are_refused():
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     with pytest.raises(UsageError, match=r"0.weight and 1.weight are one tensor"):
-        compress(tied)
-    with pytest.raises(UsageError, match="parametrized weights"):
-        compress(nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4))))
+        squeezed(tied)
+    with pytest.raises(UsageError, match="comes from a parametrization"):
+        squeezed(nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4))))
 
 
 @pytest.mark.parametrize("top", [0, 1 << 21])

@@ -1,4 +1,4 @@
-"""What the layers of a network see on the user's data."""
+"""Sums over what one matrix was multiplied with."""
 
 from dataclasses import dataclass
 
@@ -19,3 +19,12 @@ class Inputs:
     count: int
     squares: Float[Tensor, "inputs"]
     gram: Float[Tensor, "inputs inputs"] | None = None
+
+    def plus(self, other: "Inputs") -> "Inputs":
+        """The sums over both; with a Gram matrix if both have one."""
+        both = self.gram is not None and other.gram is not None
+        return Inputs(
+            count=self.count + other.count,
+            squares=self.squares + other.squares,
+            gram=self.gram + other.gram if both else None,  # type: ignore[operator]
+        )

@@ -1,0 +1,328 @@
+"""Is a heavier tail more compressible? After Barsbey et al. (2021), on MNIST.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.compress.barsbey --data FOLDER --cache FOLDER
+    python -m benchmarks.compress.barsbey --show
+
+The networks are those of `benchmarks.compress.barsbey_networks`, which has to be run first with
+the same folders; the averages of their last iterates are pruned by the three schemes of the paper,
+all layers alike, with and without its centring by a median, and tested on 10,000 images. Tail
+indices are those of the paper: the log-moment estimator on the rows of each matrix, the last one
+transposed. Beside it stands the paper's synthetic figure, which needs no network. Writes
+benchmarks/results/barsbey.json.
+"""
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import tailor as tl
+from benchmarks.compress.barsbey_networks import (
+    SETTINGS,
+    Trained,
+    accuracy,
+    initial,
+    restore,
+    standardised,
+)
+from tailor.numerics.ranks import rank_correlation
+from tailor.numerics.stable import log_moment_rows, sample_positive_stable
+from tailor.stages.schemes import Entries, Nodes, Scheme, SingularValues, reduce_weight
+from tailor.stages.scores.smallest import smallest_dropped
+
+RESULT = Path(__file__).parents[1] / "results" / "barsbey.json"
+SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
+LOSSES = (0.01, 0.05)  # of accuracy
+SIDE, DRAWS, ERROR = 500, 20, 0.1
+INDICES = (2.0, 1.95, 1.9, 1.85, 1.8, 1.75)
+METHODS: dict[str, tuple[Callable[..., Scheme], bool]] = {
+    "entries": (Entries, False),
+    "entries, all layers together": (Entries, True),
+    "singular values": (SingularValues, False),
+    "nodes": (Nodes, False),
+}
+CENTERS = ("none", "median")
+
+
+# Synthetic matrices of known index
+
+
+def synthetic() -> dict[str, dict[str, list[float]]]:
+    """Share of weights that can be pruned at a relative error of 0.1: quantiles over draws."""
+    found = {}
+    for index in INDICES:
+        generator = torch.Generator().manual_seed(round(100 * index))
+        shares: dict[str, list[float]] = {"independent": [], "columns": [], "layer": []}
+        for _ in range(DRAWS):
+            for kind, rows in shares.items():
+                W = matrix(kind, index, generator)
+                rows.append(1 - (one := reduce_weight(W, Entries(), error=ERROR)).kept / one.units)
+        found[f"{index:g}"] = {
+            kind: np.quantile(rows, [0.5, 0.1, 0.9]).round(4).tolist()
+            for kind, rows in shares.items()
+        }
+    return found
+
+
+def matrix(kind: str, index: float, generator: torch.Generator) -> Tensor:
+    """Stable weights: each for itself, or with one random length for a column or for the layer."""
+    if kind == "independent":
+        return tl.sample_stable((SIDE, SIDE), index, generator=generator, dtype=torch.float64)
+    normal = torch.randn(SIDE, SIDE, generator=generator, dtype=torch.float64)
+    if index == 2:
+        return normal
+    number = SIDE if kind == "columns" else 1
+    return normal * sample_positive_stable(number, index / 2, generator=generator).sqrt()
+
+
+# Networks
+
+
+def measure(trained: Trained, test: tl.Data) -> dict:
+    """Tails of one network, and what pruning leaves of its accuracy."""
+    matrices = trained.average
+    start = initial(matrices[0].shape[1], trained.about["width"], trained.about["seed"])
+    return {
+        **trained.about,
+        "test": accuracy(matrices, test),
+        "layers": [
+            layer(W, W0, last=W is matrices[-1]) for W, W0 in zip(matrices, start, strict=True)
+        ],
+        "curves": {
+            f"{name}, {center}": curve(matrices, make(center=center), together, test)
+            for name, (make, together) in METHODS.items()
+            for center in CENTERS
+        },
+    }
+
+
+def layer(W: Tensor, start: Tensor, *, last: bool) -> dict[str, float]:
+    """Tail indices of one matrix, and what else may be behind its compressibility."""
+    rows = (W.T if last else W).double().numpy()
+    entries = rows.ravel() - np.median(rows)
+    norms = np.linalg.norm(rows - np.median(rows, axis=0), axis=1)
+    return {
+        "rows": log_moment_rows(rows).index,
+        "entries": tl.LogMoment().fit(entries).index,
+        "norms": tl.LogMoment().fit(norms).index,
+        "koutrouvelis": tl.Koutrouvelis().fit(entries).index,
+        "kurtosis": float((entries**4).mean() / (entries**2).mean() ** 2),
+        "norm": float(W.norm()),
+        "moved": float((W - start).norm() / start.norm()),
+        "at_error": 1 - (one := reduce_weight(W, Entries(), error=ERROR)).kept / one.units,
+    }
+
+
+def curve(
+    matrices: Sequence[Tensor], scheme: Scheme, together: bool, test: tl.Data
+) -> list[list[float]]:
+    """Accuracy, and numbers stored over entries, at each share of units that goes."""
+    cuts = [scheme.units(W) for W in matrices]
+    counts = [len(cut.sizes) for cut in cuts]
+    total = sum(W.numel() for W in matrices)
+    found = []
+    for share in SHARES:
+        keeps = [smallest_dropped(cut.sizes[None], int(share * len(cut.sizes)))[0] for cut in cuts]
+        if together:
+            sizes = torch.cat([cut.sizes for cut in cuts])
+            keeps = smallest_dropped(sizes[None], int(share * len(sizes)))[0].split(counts)
+        pairs = list(zip(cuts, keeps, strict=True))
+        pruned = [cut.build(keep) for cut, keep in pairs] if share else list(matrices)
+        cost = sum(int(keep.sum()) * cut.cost + cut.fixed for cut, keep in pairs)
+        found.append([round(accuracy(pruned, test), 4), round(cost / total, 4)])
+    return found
+
+
+def prunable(points: Sequence[Sequence[float]], lost: float) -> float:
+    """Largest share up to which the accuracy is never lower by more, between two shares in line."""
+    least = points[0][0] - lost
+    for at, (here, _) in enumerate(points):
+        if here < least:
+            before, step = points[at - 1][0], SHARES[at] - SHARES[at - 1]
+            return SHARES[at - 1] + step * (before - least) / (before - here)
+    return SHARES[-1]
+
+
+# Tables
+
+
+def show() -> None:
+    """What is recorded, as tables."""
+    record = json.loads(RESULT.read_text(encoding="utf-8"))
+    show_synthetic(record["synthetic"])
+    groups = grouped(record["networks"])
+    show_networks(groups)
+    for lost in LOSSES:
+        show_correlations(groups, lost)
+    show_curves(groups)
+
+
+def show_synthetic(found: dict) -> None:
+    """Share that can be pruned at a relative error of 0.1."""
+    table("tail index", [f"{kind} [10 %, 90 %]" for kind in next(iter(found.values()))])
+    for index, kinds in found.items():
+        cells = [f"{mid:.1%} [{low:.1%}, {high:.1%}]" for mid, low, high in kinds.values()]
+        print(f"| {index} | {' | '.join(cells)} |")
+
+
+def grouped(networks: list[dict]) -> dict[str, list[dict]]:
+    """The networks that reached the loss, by setting, the smallest ratio first."""
+    groups: dict[str, list[dict]] = {}
+    for one in sorted(networks, key=lambda one: (one["rate"] / one["batch"], one["batch"])):
+        if one["reached"]:
+            groups.setdefault(f"{one['rate']:g} / {one['batch']}", []).append(one)
+    return groups
+
+
+def tail(one: dict, kind: str = "rows") -> float:
+    """Mean over the layers, the last among them."""
+    return statistics.fmean(found[kind] for found in one["layers"])
+
+
+Look = Callable[[dict], float]
+
+LOOKS: dict[str, Look] = {
+    "step / batch": lambda one: one["rate"] / one["batch"],
+    "tail index of rows, mean": tail,
+    "tail index of rows, median": lambda one: statistics.median(
+        found["rows"] for found in one["layers"]
+    ),
+    "tail index of entries, mean": lambda one: tail(one, "entries"),
+    "Koutrouvelis' index of entries, mean": lambda one: tail(one, "koutrouvelis"),
+    "kurtosis, mean": lambda one: tail(one, "kurtosis"),
+    "norm, mean": lambda one: tail(one, "norm"),
+    "distance from the start, mean": lambda one: tail(one, "moved"),
+}
+
+
+def show_networks(groups: dict[str, list[dict]]) -> None:
+    """Each setting: accuracy, tails by layer, and what can be pruned."""
+    layers = [f"layer {at + 1}" for at in range(4)]
+    last = [f"{name}: 1 point" for name in METHODS]
+    table("step / batch", ["steps", "test", *layers, "kurtosis", *last])
+    for name, runs in groups.items():
+        cells = [f"{statistics.fmean(one['steps'] for one in runs) / 1000:.0f}k"]
+        cells.append(mean_of([100 * one["test"] for one in runs], 2))
+        cells += [mean_of([one["layers"][at]["rows"] for one in runs], 2) for at in range(4)]
+        cells.append(mean_of([tail(one, "kurtosis") for one in runs], 1))
+        for method in METHODS:
+            key = f"{method}, none"
+            cells.append(mean_of([100 * prunable(one["curves"][key], 0.01) for one in runs], 0))
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def mean_of(values: list[float], digits: int) -> str:
+    """Mean and half of its 95 % t interval."""
+    middle = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) < 2:
+        return middle
+    return f"{middle} ± {half(values):.{digits}f}"
+
+
+def half(values: list[float]) -> float:
+    """Half of the 95 % t interval of the mean."""
+    from scipy import stats
+
+    quantile = float(stats.t.ppf(0.975, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def show_correlations(groups: dict[str, list[dict]], lost: float) -> None:
+    """Rank correlation over the settings, seeds averaged; and over seeds within settings."""
+    table(
+        f"share that goes at {100 * lost:.0f} points",
+        [f"{method}: settings, seeds" for method in METHODS],
+    )
+    for name, look in LOOKS.items():
+        cells = []
+        for method in METHODS:
+            key = f"{method}, none"
+            x = [[look(one) for one in runs] for runs in groups.values()]
+            y = [[prunable(one["curves"][key], lost) for one in runs] for runs in groups.values()]
+            cells.append(f"{over_settings(x, y)}; {within_settings(x, y)}")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def over_settings(x: list[list[float]], y: list[list[float]]) -> str:
+    """Spearman's correlation of the means."""
+    try:
+        found = rank_correlation(
+            *(np.array([statistics.fmean(runs) for runs in side]) for side in (x, y))
+        )
+    except tl.UsageError:
+        return "constant"
+    return f"{found.rho:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def within_settings(x: list[list[float]], y: list[list[float]]) -> str:
+    """Pearson's correlation of the deviations from the mean of the setting."""
+    a, b = (
+        np.concatenate([np.array(runs) - statistics.fmean(runs) for runs in side])
+        for side in (x, y)
+    )
+    if not a.any() or not b.any():
+        return "none"
+    return f"{float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)):+.2f}"
+
+
+def show_curves(groups: dict[str, list[dict]]) -> None:
+    """Accuracy at each share, for the smallest, the middle and the largest ratio."""
+    names = list(groups)
+    chosen = [names[0], names[len(names) // 2], names[-1]]
+    shares = [share for share in SHARES if share not in (0.6, 0.75, 0.85, 0.925)]
+    table("scheme, median, step / batch", [f"{share:.1%}".replace(".0%", "%") for share in shares])
+    for method in METHODS:
+        for center in CENTERS:
+            for name in chosen:
+                runs = [one["curves"][f"{method}, {center}"] for one in groups[name]]
+                cells = [
+                    mean_of([100 * run[SHARES.index(share)][0] for run in runs], 1)
+                    for share in shares
+                ]
+                print(f"| {method}, {center}, {name} | {' | '.join(cells)} |")
+
+
+def table(first: str, columns: list[str]) -> None:
+    """Head of a table."""
+    head = [first, *columns]
+    print(f"\n| {' | '.join(head)} |\n{'| --- ' * len(head)}|")
+
+
+def main() -> None:
+    """Measure and record, or show."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of MNIST")
+    parser.add_argument("--cache", type=Path, help="folder with the networks")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--show", action="store_true", help="print what is recorded")
+    asked = parser.parse_args()
+    if not asked.show:
+        if not (asked.data and asked.cache):
+            parser.error("give --data and --cache, or --show")
+        torch.set_num_threads(1)
+        _, test = standardised(asked.data)
+        networks = []
+        for seed in range(asked.seeds):
+            for setting in SETTINGS:
+                trained = restore(asked.cache, setting, seed)
+                if trained is not None:
+                    networks.append(measure(trained, test))
+                    print(setting.name, seed, networks[-1]["test"], flush=True)
+        record = {
+            "about": asdict(tl.Provenance.now(0)),
+            "synthetic": synthetic(),
+            "networks": networks,
+        }
+        RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Blocks of a network, from the names of its matrices."""
+
+import pytest
+
+from tailor.stages.allocate import blocks
+from tailor.stages.allocate.blocks import block_means
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["model.layers.3.self_attn.q_proj.weight", "model.layers.3.mlp.up_proj.weight"],
+            ["model.layers.3", "model.layers.3"],
+        ),
+        (["layer1.0.conv1.weight", "layer1.0.conv2.weight", "conv1.weight"],
+         ["layer1.0", "layer1.0", "conv1.weight"]),
+        # a number under which a single matrix stands is no block
+        (["blocks.3.attn.to_out.0.weight", "blocks.3.attn.to_q.weight"], ["blocks.3", "blocks.3"]),
+        # ... unless there is no other one
+        (["0.weight", "2.weight"], ["0", "2"]),
+        # experts are blocks of their own
+        (["layers.0.experts.0.up", "layers.0.experts.0.down", "layers.0.experts.1.up",
+          "layers.0.experts.1.down"],
+         ["layers.0.experts.0"] * 2 + ["layers.0.experts.1"] * 2),
+        (["layers.1.0.q", "layers.1.0.k", "layers.10.0.q", "layers.10.0.k"],
+         ["layers.1.0"] * 2 + ["layers.10.0"] * 2),
+    ],
+)  # fmt: skip
+def test_blocks(names, expected):
+    assert list(blocks(names).values()) == expected
+
+
+def test_the_mean_is_that_of_matrices_not_of_weights():
+    block = {"a": "0", "b": "0", "c": "1"}
+    assert block_means({"a": 1.0, "b": 2.0, "c": 5.0}, block) == {"0": 1.5, "1": 5.0}
