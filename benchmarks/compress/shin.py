@@ -6,9 +6,10 @@
 The networks are others' and public: the MNIST perceptrons of auto_LiRPA/alpha-beta-CROWN
 (`mnist_6_100_nat.pth` and so on) and the CIFAR-10 ResNets of akamaster/pytorch_resnet_cifar10
 (`resnet20-12fca82f.th` and so on). MNIST (four IDX files) is there to test the first; of the
-second, relative errors are told and no accuracy, since no CIFAR-10 is used here. Each rule splits the matrix of the last layer, or of every layer; the small entries become zero,
-or normal noise with their own mean and deviation, or with those of the whole matrix, as in the
-paper's program. Writes benchmarks/results/shin.json.
+second, relative errors are told and no accuracy, since no CIFAR-10 is used here. Each rule splits
+the matrix of the last layer, or of every layer; the small entries become zero, or normal noise
+with their own mean and deviation, or with those of the whole matrix, as in the paper's program.
+Writes benchmarks/results/shin.json.
 """
 
 import argparse
@@ -269,7 +270,7 @@ def measured(asked: argparse.Namespace) -> dict:
         print(file.stem, perceptrons[file.stem]["accuracy"], flush=True)
     others = {}
     for file in sorted(asked.resnets.glob("*.th")):
-        others[file.stem.split("-")[0]] = matrix(loaded(file)["module.linear.weight"])
+        others[file.stem.split("-")[0]] = matrix(loaded(file)["linear.weight"])
     for shape in ([10, 64], [10, 100]):
         others[f"normal {shape[0]}x{shape[1]}"] = matrix(normal(shape))
     return {"perceptrons": perceptrons, "others": others}
@@ -277,7 +278,8 @@ def measured(asked: argparse.Namespace) -> dict:
 
 def loaded(file: Path) -> dict[str, Tensor]:
     """A state dict, as the tensors that it is."""
-    return {one.name: one.load().float() for one in (*tl.read(file).layers, *tl.read(file).others)}
+    weights = tl.read(file)
+    return {one.name: one.load().float() for one in (*weights.layers, *weights.others)}
 
 
 if __name__ == "__main__":

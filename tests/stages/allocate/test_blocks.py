@@ -1,9 +1,12 @@
 """Blocks of a network, from the names of its matrices."""
 
 import pytest
+from torch import nn
 
 from tailor.stages.allocate import blocks
-from tailor.stages.allocate.blocks import block_means
+from tailor.stages.allocate.blocks import block_means, in_order
+from tailor.weights.source import read
+from tests.stages.allocate.layers import shapes
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,12 @@ def test_blocks(names, expected):
 def test_the_mean_is_that_of_matrices_not_of_weights():
     block = {"a": "0", "b": "0", "c": "1"}
     assert block_means({"a": 1.0, "b": 2.0, "c": 5.0}, block) == {"0": 1.5, "1": 5.0}
+
+
+def test_the_order_is_that_of_the_modules():
+    model = nn.ModuleDict({"stem": nn.Linear(2, 2), "body": nn.Linear(2, 2), "fc": nn.Linear(2, 2)})
+    few = read(model).layers
+    assert [one.name for one in few] == ["body.weight", "fc.weight", "stem.weight"]
+    ordered = in_order([*shapes({"other": (2, 2)}), *few], nn.ModuleDict(model))
+    assert [one.name for one in ordered] == ["stem.weight", "body.weight", "fc.weight", "other"]
+    assert in_order(few, None) == list(few)

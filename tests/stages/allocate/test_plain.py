@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from tailor.errors import UsageError
 from tailor.stages.allocate import ERK, FixedAllocation, Ramp, UniformAllocation
+from tailor.weights.source import read
 from tests.stages.allocate.layers import SCORE, shapes, total_dropped
 
 SIX = {f"blocks.{i}.{k}": (20, 50) for i in range(6) for k in "ab"}
@@ -44,6 +46,12 @@ def test_ramp_falls_with_a_negative_beta_and_meets_the_cap():
     assert ratios == sorted(ratios, reverse=True)
     assert ratios[0] == ratios[1] == 0.99
     assert total_dropped(found) == 8400
+
+
+def test_ramp_follows_the_modules_of_a_model():
+    model = nn.ModuleDict({name: nn.Linear(10, 10) for name in ("stem", "body", "fc")})
+    found = Ramp(beta=0.1).allocate(read(model).layers, 0.5, score=SCORE, model=model)
+    assert found.drop == {"stem.weight": 40, "body.weight": 50, "fc.weight": 60}
 
 
 def test_ramp_that_is_none():

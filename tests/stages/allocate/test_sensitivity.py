@@ -1,5 +1,7 @@
 """Shares from measured loss: the optimum where it is known, and a model left as it was."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,26 @@ def test_blocks_are_pruned_one_at_a_time_and_restored():
     assert len(set(found.drop.values())) <= 2  # all slopes are equal
 
 
+def test_a_transposed_layer_is_pruned_where_it_lies():
+    """A layer may be a view of the parameter, as where inputs stand on the first axis."""
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(1 + torch.arange(16).reshape(4, 4))
+    first, second = read(model).layers
+    turned = dataclasses.replace(first, load=lambda: model[0].weight.transpose(0, 1))
+    kept = []
+
+    def evaluate(one):
+        kept.append(one[0].weight.detach().clone())
+        return zeros(one[0])
+
+    Sensitivity(evaluate=evaluate, ratios=(0.25, 0.5)).allocate(
+        (turned, second), 0.5, score=SCORE, model=model
+    )
+    assert torch.equal(kept[1], kept[0] * (kept[0] > 4))
+    assert torch.equal(model[0].weight, kept[0])
+
+
 def test_restored_on_failure():
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -123,7 +145,7 @@ def test_refusals():
     ):
         rule.allocate(few, 0.5, score=SCORE)
     with pytest.raises(UsageError, match=r"0\.weight is no plain parameter of the model"):
-        rule.allocate(few, 0.5, score=SCORE, model=nn.Sequential(nn.Identity(), nn.Linear(2, 2)))
+        rule.allocate(few, 0.5, score=SCORE, model=network(seed=1))
     spectral = nn.Sequential(parametrizations.orthogonal(nn.Linear(3, 3)))
     with pytest.raises(UsageError, match="is no plain parameter of the model"):
         rule.allocate(read(spectral).layers, 0.5, score=SCORE, model=spectral)

@@ -58,7 +58,7 @@ class Classes:
 
     def contexts(self) -> UInt8[ndarray, "n"]:
         """Number of the pair of each entry, in row order."""
-        pairs: UInt8[ndarray, "r c"] = self.rows[:, None] * np.uint8(self.n_columns) + self.columns
+        pairs: ndarray = self.rows[:, None] * np.uint8(self.n_columns) + self.columns
         return pairs.ravel()
 
 
@@ -188,7 +188,7 @@ class _Search:
         smooth = 2 * tables.astype(np.int64) + 1  # what a class has not seen it may yet meet
         costs = fixed_log2(smooth.sum(axis=2))[:, :, None] - fixed_log2(smooth)
         lengths = counts.reshape(len(counts), -1) @ costs.reshape(number, -1).T.astype(np.float64)
-        best: UInt8[ndarray, lines] = lengths.argmin(axis=1).astype(np.uint8)
+        best: ndarray = lengths.argmin(axis=1).astype(np.uint8)
         return best
 
     def _counts(self, classes: Classes, axis: int) -> Float64[ndarray, "lines others kinds"]:
@@ -250,5 +250,5 @@ def bins(counts: Int64[ndarray, "symbols"], number: int = 32) -> UInt8[ndarray, 
     roots = np.rint(16 * np.sqrt(counts)).astype(np.int64)
     before = roots.cumsum() - roots
     whole = max(1, int(roots.sum()))
-    middle: Int64[ndarray, symbols] = (before + roots // 2) * number // whole
+    middle: ndarray = (before + roots // 2) * number // whole
     return middle.clip(0, number - 1).astype(np.uint8)

@@ -62,5 +62,4 @@ def fixed_log2(numbers: Integer[ndarray, "*shape"] | int) -> Int64[ndarray, "*sh
         whole >> np.maximum(exponent - FINE, 0),
         whole << np.maximum(FINE - exponent, 0),
     )
-    logarithms: Int64[ndarray, "*shape"] = exponent * UNIT + _LOGARITHMS[lead - (1 << FINE)]
-    return logarithms
+    return np.asarray(exponent * UNIT + _LOGARITHMS[lead - (1 << FINE)])

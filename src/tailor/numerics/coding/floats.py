@@ -64,8 +64,9 @@ class Fields:
     def rests(self, words: UInt[ndarray, "n"]) -> UInt[ndarray, "live"]:
         """The stored bits of each number but +0."""
         number = words.dtype.type
-        live: UInt[ndarray, live] = words[words != 0] & number((1 << self.fraction) - 1)
-        return live >> number(self.dropped)
+        fractions = words[words != 0] & number((1 << self.fraction) - 1)
+        rests: ndarray = fractions >> number(self.dropped)
+        return rests
 
     def words(
         self, symbols: Int64[ndarray, "n"], rests: UInt64[ndarray, "live"]

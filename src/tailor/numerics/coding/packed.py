@@ -62,12 +62,12 @@ def encode_packed(tensors: Iterable[tuple[Coded, Spec]]) -> Iterator[bytes]:
         UsageError: A tensor has another size than its spec says.
     """
     written = elements = 0
-    for group in _groups(tensors):
-        data = write_section(group).data
+    for group in groups(tensors):
+        data = write_group(group)
         written, elements = written + len(data), elements + sum(spec.size for _, spec in group)
         yield data
-    if padding := _padding(elements, written):
-        yield bytes(padding)
+    if last := ending(elements, written):
+        yield last
 
 
 def decode_packed(data: bytes | memoryview, specs: Sequence[Spec]) -> Iterator[Coded]:
@@ -86,12 +86,42 @@ def decode_packed(data: bytes | memoryview, specs: Sequence[Spec]) -> Iterator[C
     allowed = max(MAX_PACKED_ELEMENTS, ELEMENTS_PER_BYTE * len(left))
     if claimed > allowed:
         raise PayloadError(f"the file claims {claimed} elements, more than {allowed} allowed")
-    for group in _groups((spec, spec) for spec in specs):
+    for group in groups((spec, spec) for spec in specs):
         found, left = read_section(left, [spec for spec, _ in group])
         yield from found
     written = len(memoryview(data)) - len(left)
-    if len(left) != _padding(claimed, written) or any(left):
+    if left != ending(claimed, written):
         raise PayloadError("the stream is damaged: bytes follow its end")
+
+
+def groups(tensors: Iterable[tuple[Item, Spec]]) -> Iterator[list[tuple[Item, Spec]]]:
+    """Tensors (or whatever stands for them) in the groups that make a section each."""
+    group: list[tuple[Item, Spec]] = []
+    elements = 0
+    for item in tensors:
+        group.append(item)
+        elements += item[1].size
+        if elements >= SECTION_ELEMENTS or len(group) >= SECTION_TENSORS:
+            yield group
+            group, elements = [], 0
+    if group:
+        yield group
+
+
+def write_group(group: Sequence[tuple[Coded, Spec]]) -> bytes:
+    """The section of one group: with the others of ``groups`` and the ``ending``, the stream."""
+    return write_section(group).data
+
+
+def ending(elements: int, written: int) -> bytes:
+    """Zero bytes behind the last section, so that a stream of almost nothing is allowed its size.
+
+    Args:
+        elements: Number of elements of all tensors.
+        written: Bytes of all sections.
+    """
+    needed = -(-elements // ELEMENTS_PER_BYTE) if elements > MAX_PACKED_ELEMENTS else 0
+    return bytes(max(0, needed - written))
 
 
 def report(tensor: Coded, spec: Spec) -> Report:
@@ -119,21 +149,3 @@ def _entropy(tensor: Coded, spec: Spec) -> float:
     sent = plan(tensor, spec)
     runs = sum(order0_bits(run.symbols) + 8.0 * len(run.rest) for run in sent.stretches)
     return runs + 8.0 * len(sent.stored)
-
-
-def _padding(elements: int, written: int) -> int:
-    """Zero bytes that a stream of almost nothing ends with, to be allowed its elements."""
-    needed = -(-elements // ELEMENTS_PER_BYTE) if elements > MAX_PACKED_ELEMENTS else 0
-    return max(0, needed - written)
-
-
-def _groups(tensors: Iterable[tuple[Item, Spec]]) -> Iterator[list[tuple[Item, Spec]]]:
-    group, elements = [], 0
-    for item in tensors:
-        group.append(item)
-        elements += item[1].size
-        if elements >= SECTION_ELEMENTS or len(group) >= SECTION_TENSORS:
-            yield group
-            group, elements = [], 0
-    if group:
-        yield group

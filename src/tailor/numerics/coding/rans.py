@@ -80,7 +80,7 @@ def decode(
     coded = varying[contexts]
     if coded.all():
         return _decode(data, contexts, tables)
-    symbols: UInt16[ndarray, n] = tables.argmax(axis=1).astype(np.uint16)[contexts]
+    symbols: ndarray = tables.argmax(axis=1).astype(np.uint16)[contexts]
     symbols[coded] = _decode(data, contexts[coded], tables)
     return symbols
 
@@ -139,7 +139,7 @@ def _blocks(count: int, lanes: int) -> Iterator[tuple[int, int]]:
 
 def _varying(tables: Int64[ndarray, "tables symbols"]) -> Bool[ndarray, "tables"]:
     """Which tables hold more than one symbol."""
-    varying: Bool[ndarray, tables] = tables.max(axis=1, initial=0) < TOTAL
+    varying: ndarray = tables.max(axis=1, initial=0) < TOTAL
     return varying
 
 
@@ -211,7 +211,7 @@ class _Push:
             np.multiply(quotient, gap, quotient)
             np.add(x, quotient, x)
             np.add(x, before, x)
-        moved_out: Int64[ndarray, "words"] = words[place:] & (START - 1)
+        moved_out: ndarray = words[place:] & (START - 1)
         return moved_out
 
 

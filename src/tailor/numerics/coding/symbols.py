@@ -41,13 +41,13 @@ class Split:
         # (size >> width) has the leading one and the kept bits: 2^kept up to 2^(kept + 1) - 1
         steps = ((width + self.kept - self.direct) << self.kept) - (1 << self.kept)
         bucket = np.where(size >> self.direct, (1 << self.direct) + steps + (size >> width), size)
-        columns: Int64[ndarray, n] = np.where(values < 0, -bucket, bucket) + ZERO
+        columns: ndarray = np.where(values < 0, -bucket, bucket) + ZERO
         return columns
 
     def rests(self, values: Integer[ndarray, "n"]) -> UInt64[ndarray, "n"]:
         """The bits of each number that its symbol does not say."""
         size = np.abs(values.astype(np.int64))
-        rests: Int64[ndarray, "n"] = size & ((1 << self._width(size)) - 1)
+        rests: ndarray = size & ((1 << self._width(size)) - 1)
         return rests.astype(np.uint64)
 
     def widths(self) -> Int64[ndarray, "columns"]:
@@ -74,7 +74,7 @@ class Split:
         Raises:
             PayloadError: A column stands for no number.
         """
-        values: Int64[ndarray, n] = self.firsts()[columns]
+        values: ndarray = self.firsts()[columns]
         if bool((np.abs(values) > LARGEST).any()):
             raise PayloadError("the stream is damaged: a symbol stands for no number")
         if len(rests):

@@ -31,7 +31,7 @@ def roots(counts: Int64[ndarray, "symbols"]) -> Int64[ndarray, "symbols"]:
     """Counts on the scale on which they are sent: from 1 for each symbol that occurs."""
     scale = min(1 / ROOT_STEP, MAX_ROOT**2 / max(1, int(counts.max(initial=0))))
     rounded = np.rint(np.sqrt(counts * scale)).astype(np.int64)
-    result: Int64[ndarray, symbols] = np.where(counts > 0, np.maximum(1, rounded), 0)
+    result: ndarray = np.where(counts > 0, np.maximum(1, rounded), 0)
     return result
 
 
@@ -42,7 +42,7 @@ def frequencies(roots: Int64[ndarray, "symbols"]) -> Int64[ndarray, "symbols"]:
     ones among equals).
     """
     weights = roots * roots
-    table: Int64[ndarray, symbols] = np.minimum(weights, 1)
+    table: ndarray = np.minimum(weights, 1)
     large = weights > 0
     left, whole = TOTAL, int(weights.sum())
     while True:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tailor.errors import TailorError
-from tailor.shell.cli import analyze, compare, loop, norms, train
+from tailor.shell.cli import analyze, compare, compress, loop, norms, train
 from tailor.shell.cli.screen import DONE, ERR, MISUSE
 from tailor.version import __version__
 
@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     norms.arguments(verb("norms", norms.run, "norms and stable ranks only: much faster"))
     compare.arguments(verb("compare", compare.run, "two or many checkpoints, layer by layer"))
     train.arguments(verb("train", train.run, "train a task's network, heavy-tailed on purpose"))
+
+    press = verb("compress", compress.run, "prune and quantise a checkpoint into one small file")
+    compress.arguments(press)
 
     check = verb("verify", loop.run_verify, "recount a certificate from the bytes and the data")
     check.add_argument("certificate", type=Path, help="certificate.json")

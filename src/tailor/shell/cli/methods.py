@@ -29,6 +29,19 @@ from tailor.numerics.powerlaw import (
     XminPeak,
 )
 from tailor.shell.training.choices import SGD, Adam, AdamW, Balance, HeldOutPatience
+from tailor.stages.allocate import (
+    ERK,
+    LAMP,
+    AlphaPruning,
+    ByDeviation,
+    ByError,
+    ByTailIndex,
+    GlobalMagnitude,
+    LqPerNeuron,
+    PQIndex,
+    Ramp,
+    UniformAllocation,
+)
 from tailor.stages.analyze import (
     Compressible,
     MarchenkoPastur,
@@ -38,6 +51,7 @@ from tailor.stages.analyze import (
     Shuffled,
     StableIndex,
 )
+from tailor.stages.compress import KMeans, Shortest, Uniform, UniformStep
 from tailor.stages.noise import StableNoise
 from tailor.stages.regularize import (
     L1,
@@ -62,6 +76,7 @@ from tailor.stages.schedule import (
     Schedule,
     Window,
 )
+from tailor.stages.scores import Magnitude
 from tailor.stages.train import SpectrumSettles
 from tailor.weights.views import Circulant, Experts, Flattened, Grouped, Standard, Taps, View
 
@@ -127,6 +142,29 @@ SCHEDULES: Table = {
 OPTIMIZERS: Table = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 BALANCES: Table = {"temp-balance": Balance}
 STOPS: Table = {"patience": HeldOutPatience, "settles": SpectrumSettles}
+
+# Compress
+
+SCORES: Table = {"magnitude": Magnitude}
+ALLOCATIONS: Table = {
+    "uniform": UniformAllocation,
+    "alpha": AlphaPruning,
+    "global": GlobalMagnitude,
+    "lamp": LAMP,
+    "erk": ERK,
+    "ramp": Ramp,
+    "error": ByError,
+    "deviation": ByDeviation,
+    "tail-index": ByTailIndex,
+    "lq": LqPerNeuron,
+    "pq-index": PQIndex,
+}
+QUANTIZERS: Table = {
+    "shortest": Shortest,
+    "uniform-step": UniformStep,
+    "uniform": Uniform,
+    "kmeans": KMeans,
+}
 
 # A field of such a type holds a method of such a table.
 NESTED: tuple[tuple[type[Any], Table], ...] = (

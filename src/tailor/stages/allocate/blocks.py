@@ -1,9 +1,13 @@
-"""Which matrices make up one block of a network, told from their names."""
+"""Which matrices make up one block of a network, and in which order they stand."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from torch import nn
+
+from tailor.weights.layer import Layer
+from tailor.weights.source import read
 
 
 def blocks(names: Sequence[str]) -> dict[str, str]:
@@ -29,6 +33,19 @@ def block_means(values: Mapping[str, float], block: Mapping[str, str]) -> dict[s
     for name, value in values.items():
         gathered.setdefault(block[name], []).append(value)
     return {one: float(np.mean(found)) for one, found in gathered.items()}
+
+
+def in_order(layers: Sequence[Layer], model: nn.Module | None) -> list[Layer]:
+    """The matrices in the order of the model's modules; without a model, as they come.
+
+    Names in alphabetical order, as files and ``read`` have them, put ``fc`` before ``layer1``.
+    """
+    if model is None:
+        return list(layers)
+    every = model.named_parameters(remove_duplicate=False)
+    place = {id(parameter): i for i, (_, parameter) in enumerate(every)}
+    at = {one.name: place.get(id(one.load()), len(place)) for one in read(model).layers}
+    return sorted(layers, key=lambda one: at.get(one.name, len(place)))
 
 
 def _numbered(name: str) -> list[str]:

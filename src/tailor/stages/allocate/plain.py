@@ -9,7 +9,7 @@ from torch import nn
 
 from tailor.errors import UsageError
 from tailor.stages.allocate.allocation import Allocated, Allocation
-from tailor.stages.allocate.blocks import blocks
+from tailor.stages.allocate.blocks import blocks, in_order
 from tailor.stages.allocate.shares import (
     CAP,
     apportion,
@@ -137,7 +137,11 @@ class Ramp(Allocation):
         inputs: Mapping[str, Inputs] | None = None,
         model: nn.Module | None = None,
     ) -> Allocated:
-        """See ``Allocation.allocate``; blocks count in the order of the layers."""
+        """See ``Allocation.allocate``; the metric is the number of the block.
+
+        Blocks count in the order of the model's modules, without a model in that of the layers.
+        """
+        layers = in_order(layers, model)
         sizes = entries(layers)
         total_of(sizes, sparsity, repr(self))
         block = blocks(list(sizes))

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
@@ -19,7 +18,6 @@ from tailor.stages.allocate.shares import CAP, check_bounds, entries, share_out,
 from tailor.stages.inputs import Inputs
 from tailor.stages.scores import Score
 from tailor.weights.layer import Layer
-from tailor.weights.source import read
 
 STEPS = 256  # in which the share of a block grows from 0 to 1; tuned by us
 
@@ -73,7 +71,7 @@ class Sensitivity(Allocation):
         """See ``Allocation.allocate``; also raises UsageError where a loss is not finite."""
         sizes = entries(layers)
         total = total_of(sizes, sparsity, repr(self))
-        weights = _weights(layers, model)
+        _check_shared(layers, model)
         shares = self._shares(sparsity or 0.0)
         block = blocks(list(sizes))
         members: dict[str, list[Layer]] = {}
@@ -84,7 +82,7 @@ class Sensitivity(Allocation):
         for name, few in members.items():
             rises = []
             for share in shares:
-                with _pruned(few, weights, share, score, inputs or {}):
+                with _pruned(few, share, score, inputs or {}):
                     rises.append(self._loss(model, f"{name} pruned by {share:.3g}") - before)
             increases[name] = rises
         counts = {name: sum(sizes[one.name] for one in few) for name, few in members.items()}
@@ -184,46 +182,39 @@ def _rising(values: Float[ndarray, "n"], weights: Float[ndarray, "n"]) -> Float[
     return np.array([value for value, _, times in pools for _ in range(times)])
 
 
-def _weights(layers: Sequence[Layer], model: nn.Module | None) -> dict[str, nn.Parameter]:
-    """The parameters of the model that the layers are.
+def _check_shared(layers: Sequence[Layer], model: nn.Module | None) -> None:
+    """Refuse layers that are not the weights of the model, but copies, or computed anew.
 
     Raises:
-        UsageError: There is no model, or a layer is none of its parameters.
+        UsageError: There is no model, or a layer shares no memory with its parameters.
     """
     if model is None:
         raise UsageError(
             "Sensitivity measures the loss of a network; give the model, not a file of weights"
         )
-    found = {one.name: one.load() for one in read(model).layers}
+    places = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     for layer in layers:
-        if not isinstance(found.get(layer.name), nn.Parameter):
+        if layer.load().untyped_storage().data_ptr() not in places:
             raise UsageError(
                 f"{layer.name} is no plain parameter of the model and cannot be pruned on trial; "
                 "leave it out, or remove its parametrization"
             )
-    return {layer.name: found[layer.name] for layer in layers}  # type: ignore[misc]
 
 
 @contextmanager
 def _pruned(
-    layers: Sequence[Layer],
-    weights: Mapping[str, nn.Parameter],
-    share: float,
-    score: Score,
-    inputs: Mapping[str, Inputs],
+    layers: Sequence[Layer], share: float, score: Score, inputs: Mapping[str, Inputs]
 ) -> Iterator[None]:
     """Some matrices with that share of their weights dropped, until the block is left."""
-    before = {layer.name: weights[layer.name].detach().clone() for layer in layers}
+    weights = [layer.load().detach() for layer in layers]
+    before = [weight.clone() for weight in weights]
     try:
-        for layer in layers:
-            weight = weights[layer.name]
+        for layer, weight in zip(layers, weights, strict=True):
             matrix = matrix_of(layer)
             drop = round(share * matrix.numel())
             trimmed = score.prune(matrix, drop, inputs=inputs.get(layer.name)).matrix
-            with torch.no_grad():
-                weight.copy_(trimmed.reshape(weight.shape))
+            weight.copy_(trimmed.reshape(weight.shape))
         yield
     finally:
-        with torch.no_grad():
-            for name, old in before.items():
-                weights[name].copy_(old)
+        for weight, old in zip(weights, before, strict=True):
+            weight.copy_(old)

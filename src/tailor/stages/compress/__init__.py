@@ -4,6 +4,7 @@
 
     recipe      what is done, as values that can be written down
     pipeline    a recipe, followed
+    checkpoint  the same for a checkpoint on disk, tensor by tensor
     frontier    files at rising sparsity, as short as a certificate needs them
     quantize/   few values for the weights
     held        training while some weights keep their values
@@ -13,6 +14,7 @@
     report      the record of that
 """
 
+from tailor.stages.compress.checkpoint import compress_checkpoint
 from tailor.stages.compress.frontier import Candidate, frontier, gradual
 from tailor.stages.compress.held import Train
 from tailor.stages.compress.payload import (
@@ -79,6 +81,7 @@ __all__ = [
     "Uniform",
     "UniformStep",
     "compress",
+    "compress_checkpoint",
     "frontier",
     "gradual",
     "pack",

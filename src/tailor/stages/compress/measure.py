@@ -1,9 +1,10 @@
 """What a compression cost and gained, measured."""
 
 import copy
+import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +59,7 @@ def tensor_report(
         target=known.target.get(name),
         zeros=float((after == 0).to(torch.float64).mean()) if after.numel() else 0.0,
         metric=known.metric.get(name),
+        norm=None if before is None else _norm(before),
         error=error,
         output_error=known.output_error.get(name),
         dense_bytes=size if before is None else before.numel() * before.element_size(),
@@ -98,27 +100,31 @@ def latency(
     )
 
 
-def overall(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float | None]:
-    """Share of zeros, and relative error, over matrices before and after.
+def overall(rows: Sequence[TensorReport], matrices: Container[str]) -> tuple[float, float | None]:
+    """Share of zeros, and relative error, over all matrices together.
 
-    The error is None where a shape changed.
+    The error is None where there were none of these shapes before.
     """
-    zeros = sum(int((after == 0).sum()) for _, after in pairs)
-    count = sum(after.numel() for _, after in pairs)
-    if any(before.shape != after.shape for before, after in pairs):
-        return (zeros / count if count else 0.0), None
-    lost = energy = 0.0
-    for before, after in pairs:
-        norm = float(before.detach().double().square().sum())
-        lost += relative(before.cpu(), after.cpu()) * norm
-        energy += norm
-    return (zeros / count if count else 0.0), (lost / energy) ** 0.5 if energy else 0.0
+    chosen = [row for row in rows if row.name in matrices]
+    sizes = [math.prod(row.shape) for row in chosen]
+    zeros = math.fsum(row.zeros * size for row, size in zip(chosen, sizes, strict=True))
+    sparsity = zeros / sum(sizes) if sum(sizes) else 0.0
+    if any(row.norm is None for row in chosen):
+        return sparsity, None
+    lost = math.hypot(*((row.error or 0.0) * (row.norm or 0.0) for row in chosen))
+    norm = math.hypot(*(row.norm or 0.0 for row in chosen))
+    return sparsity, lost / norm if norm else 0.0
 
 
 def dense_bytes(state: Mapping[str, Tensor]) -> int:
     """Bytes of all tensors, those that share their memory once."""
     seen = {(t.data_ptr(), tuple(t.shape), t.stride()): t for t in state.values()}
     return sum(t.numel() * t.element_size() for t in seen.values())
+
+
+def _norm(tensor: Tensor) -> float:
+    wide = tensor.detach().to(torch.float64).flatten()
+    return float(torch.linalg.vector_norm(wide))
 
 
 def _symbols(coded: Coded) -> ndarray | None:

@@ -44,6 +44,18 @@ class Coder(ABC):
 
     version: ClassVar[int]
 
+    def shorten(self, header: bytes) -> bytes:
+        """The header as it stands in the file."""
+        return header
+
+    def restore(self, header: bytes) -> bytes:
+        """Invert ``shorten``.
+
+        Raises:
+            PayloadError: It does not hold a header, or one of more than ``MAX_HEADER`` bytes.
+        """
+        return header
+
     @abstractmethod
     def encode(self, tensors: Iterable[tuple[Coded, Spec]]) -> Iterator[bytes]:
         """The stream, piece by piece."""
@@ -91,6 +103,21 @@ class RANS(Coder):
     """
 
     version: ClassVar[int] = 2
+
+    def shorten(self, header: bytes) -> bytes:
+        """See ``Coder.shorten``: many names look alike, so they are deflated."""
+        return zlib.compress(header, 9)
+
+    def restore(self, header: bytes) -> bytes:
+        """See ``Coder.restore``."""
+        inflate = zlib.decompressobj()
+        try:
+            text = inflate.decompress(header, MAX_HEADER)
+        except zlib.error as error:
+            raise PayloadError(f"the tailor file has an unreadable header ({error})") from error
+        if not inflate.eof or inflate.unused_data:
+            raise PayloadError("the tailor file has an unreadable header (it does not end)")
+        return text
 
     def encode(self, tensors: Iterable[tuple[Coded, Spec]]) -> Iterator[bytes]:
         """See ``Coder.encode``."""
@@ -290,8 +317,17 @@ def specs_of(state: Mapping[str, Tensor]) -> tuple[dict[str, Spec], dict[str, st
             ties[name] = seen[place]
             continue
         seen[place] = name
-        specs[name] = Spec(shape=tuple(tensor.shape), dtype=_dtype(tensor, name))
+        specs[name] = spec_of(tensor, name)
     return specs, ties
+
+
+def spec_of(tensor: Tensor, name: str) -> Spec:
+    """Shape and type of a tensor.
+
+    Raises:
+        UsageError: It has a type that a file cannot hold.
+    """
+    return Spec(shape=tuple(tensor.shape), dtype=_dtype(tensor, name))
 
 
 def raw(tensor: Tensor) -> Raw:
@@ -365,8 +401,9 @@ def _head(
     head: dict[str, Json] = {"tensors": rows, "about": dict(about)}
     if ties:
         head["ties"] = dict(ties)
-    header = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
-    if len(header) > MAX_HEADER:
+    text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
+    header = coder.shorten(text)
+    if len(text) > MAX_HEADER:
         raise UsageError(f"the names of the tensors take more than {MAX_HEADER} bytes")
     return SIGNATURE + bytes([coder.version]) + struct.pack("<I", len(header)) + header
 
@@ -400,7 +437,11 @@ def _split(payload: bytes) -> _Frame:
     length = struct.unpack("<I", payload[start - 4 : start])[0]
     if length > min(MAX_HEADER, len(payload) - start - 4):
         raise PayloadError("the tailor file is damaged: its header is longer than the file")
-    return _read(payload[start : start + length], memoryview(payload)[start + length : -4], coder)
+    return _read(
+        coder.restore(payload[start : start + length]),
+        memoryview(payload)[start + length : -4],
+        coder,
+    )
 
 
 def _read(text: bytes, stream: memoryview, coder: Coder) -> _Frame:

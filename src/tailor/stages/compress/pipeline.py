@@ -34,7 +34,7 @@ from tailor.stages.compress.recipe import (
     Shrink,
     Step,
 )
-from tailor.stages.compress.report import Beside, CompressionReport
+from tailor.stages.compress.report import Beside, CompressionReport, TensorReport
 from tailor.stages.compress.rounding import round_held
 from tailor.stages.factorize import factorize
 from tailor.stages.inputs import collect
@@ -305,9 +305,9 @@ def _uniform(
     work = _followed(model, plain, replace(given, watch=None))
     file = pack(work.model, work.coded, coder=coder)
     work.model.load_state_dict(file.state_dict())
-    zeros, error = overall(_pairs(model, work.model))
+    sparsity, error = overall(_rows(model, work, file), _layers(work.model))
     return Beside(
-        sparsity=zeros,
+        sparsity=sparsity,
         error=error,
         quality=None if evaluate is None else float(evaluate(work.model)),
         file_bytes=len(file.payload),
@@ -331,20 +331,15 @@ def _report(
     uniform: Beside | None,
 ) -> CompressionReport:
     before, after = model.state_dict(), work.model.state_dict()
-    specs, coded = file.specs(), file.coded()
-    rows = tuple(
-        tensor_report(
-            name, _same(before.get(name), after[name]), after[name], coded[name], spec, work.known
-        )
-        for name, spec in specs.items()
-    )
-    zeros, error = overall(_pairs(model, work.model))
+    rows = _rows(model, work, file)
+    zeros, error = overall(rows, _layers(work.model))
     counts = _count(before), _count(after)
-    note = speed_note(zeros) if counts[0] == counts[1] else ""
+    pruned = any(isinstance(step, Prune) for step in recipe.steps)
+    note = speed_note(zeros) if pruned and counts[0] == counts[1] else ""
     return CompressionReport(
         source=type(model).__name__,
         recipe=str(recipe),
-        tensors=rows,
+        tensors=tuple(rows),
         sparsity=zeros,
         error=error,
         parameters=counts,
@@ -364,6 +359,16 @@ def _report(
     )
 
 
+def _rows(model: nn.Module, work: _Work, file: CompressedModel) -> list[TensorReport]:
+    before, after, coded = model.state_dict(), work.model.state_dict(), file.coded()
+    return [
+        tensor_report(
+            name, _same(before.get(name), after[name]), after[name], coded[name], spec, work.known
+        )
+        for name, spec in file.specs().items()
+    ]
+
+
 def _same(before: Tensor | None, after: Tensor) -> Tensor | None:
     return before if before is not None and before.shape == after.shape else None
 
@@ -372,12 +377,3 @@ def _count(state: Mapping[str, Tensor]) -> int:
     """Elements of all tensors, those that share their memory once."""
     seen = {(t.data_ptr(), tuple(t.shape), t.stride()): t.numel() for t in state.values()}
     return sum(seen.values())
-
-
-def _pairs(before: nn.Module, after: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Each matrix that came, and what there is of it now; what was replaced is told apart."""
-    old, new = _layers(before), _layers(after)
-    if set(old) != set(new):
-        empty = Tensor()
-        return [(empty, layer.load().detach()) for layer in new.values()]
-    return [(old[key].load().detach(), new[key].load().detach()) for key in old]

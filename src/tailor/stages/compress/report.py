@@ -19,8 +19,8 @@ class TensorReport:
         target: Share of its entries that were to go; None where nothing was pruned.
         zeros: Share of its entries that are zero now.
         metric: What the allocation looked at, such as the density exponent alpha; None if nothing.
-        error: ||W - W'|| / ||W|| in the Frobenius norm, W' being what the file holds; None where
-            the shapes differ or W is zero.
+        norm: ||W||, the Frobenius norm, as it came; None where there was no tensor of this shape.
+        error: ||W - W'|| / ||W||, W' being what the file holds; None where norm is.
         output_error: The same for its outputs on the calibration data; None without data.
         dense_bytes: Bytes as it came.
         packed_bytes: Bytes of its code, in eighths of bits.
@@ -38,6 +38,7 @@ class TensorReport:
     target: float | None
     zeros: float
     metric: float | None
+    norm: float | None
     error: float | None
     output_error: float | None
     dense_bytes: int

@@ -64,7 +64,7 @@ class Masks(Mapping[str, Tensor]):
     def sparsity(self) -> float:
         """Share of the entries that do not stay."""
         total = sum(mask.numel() for mask in self.values())
-        return 1 - sum(int(mask.sum()) for mask in self.values()) / total if total else 0.0
+        return sum(int((~mask).sum()) for mask in self.values()) / total if total else 0.0
 
     @torch.no_grad()
     def apply(self, model: nn.Module) -> None:

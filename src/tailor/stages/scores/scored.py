@@ -47,4 +47,6 @@ class Scored(Score):
             )
         if not bool(torch.isfinite(scores).all()):
             raise UsageError("a score has to be finite, but some are NaN or infinite")
-        return trimmed(matrix, wide(scores.detach()), drop, pattern)
+        scores = scores.detach()
+        exact = wide(scores) if scores.is_floating_point() else scores.to(torch.float64)
+        return trimmed(matrix, exact, drop, pattern)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tailor.errors import UsageError
 from tailor.numerics.codebooks import (
     Ranked,
+    largest_step,
     least_squares_step,
     nearest_levels,
     step_at_entropy,
@@ -122,17 +123,28 @@ def _within(weights: Tensor, tolerance: float) -> OnGrid:
             f"a relative squared error of {tolerance:g} takes more than {MAX_LEVEL} levels on "
             "either side; allow a larger one, or store the tensor as it is"
         )
-    fitted = OnGrid(step=step)
     if weights.dtype in WIDE:
-        return fitted
-    for _ in range(16):  # the type rounds the multiples, too, which may lose a little more
-        if relative(weights.cpu(), fitted.round(weights).cpu()) <= tolerance:
-            return fitted
-        fitted = OnGrid(step=step_below(fitted.step))
-    raise UsageError(
-        f"{weights.dtype} is too coarse for a relative squared error of {tolerance:g}; "
-        "allow a larger one, or store the tensor as it is"
-    )
+        return OnGrid(step=step)
+    found = _within_narrow(weights, tolerance, step)
+    if found is None:
+        raise UsageError(
+            f"{weights.dtype} is too coarse for a relative squared error of {tolerance:g}; "
+            "allow a larger one, or store the tensor as it is"
+        )
+    return OnGrid(step=found)
+
+
+def _within_narrow(weights: Tensor, tolerance: float, most: float) -> float | None:
+    """The step for a type that rounds the multiples, too, which may lose a little more."""
+
+    def excess(step: float) -> float:
+        rounded = OnGrid(step=step).round(weights).cpu()
+        return relative(weights.cpu(), rounded) / tolerance
+
+    if excess(most) <= 1:
+        return most
+    least = float(weights.abs().max()) / MAX_LEVEL
+    return largest_step(excess, guess=step_below(most), least=least, most=step_below(most))
 
 
 def _nearest(size: Tensor, step: float, top: int) -> Tensor:
