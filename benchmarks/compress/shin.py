@@ -37,7 +37,7 @@ RULES: dict[str, Allocation | float] = {
     "error 0.3": ByError(error=0.3),
     "5 % of the entries": 0.05,
 }
-SEEDS = 10  # of the noise
+SEEDS, MANY_SEEDS = 10, 100  # of the noise, in every layer and in the last one alone
 SCOPES = ("last", "every")
 
 
@@ -96,18 +96,22 @@ def changed(
     fill: Refill,
 ) -> list[Tensor]:
     """What the network says after the split, once for each seed of the noise."""
+    if scope == "last":
+        return [seen @ V.T + layers[-1][1] for V in redrawn(layers[-1][0], rule, fill)]
     found = []
     for seed in range(1 if fill == "zero" else SEEDS):
-        if scope == "last":
-            W, b = layers[-1]
-            found.append(seen @ refill(split(W, rule), fill, seed=seed).T + b)
-            continue
         filled = [
             (refill(split(W, rule), fill, seed=100 * seed + at), b)
             for at, (W, b) in enumerate(layers)
         ]
         found.append(scores(filled, x))
     return found
+
+
+def redrawn(W: Tensor, rule: Allocation | float, fill: Refill) -> list[Tensor]:
+    """The matrix with its small entries filled, once for each seed of the noise."""
+    parts = split(W, rule)
+    return [refill(parts, fill, seed=seed) for seed in range(1 if fill == "zero" else MANY_SEEDS)]
 
 
 def kept(layers: list[tuple[Tensor, Tensor]], rule: Allocation | float) -> float:
@@ -125,7 +129,7 @@ def outputs(
     answers = whole.argmax(dim=1)
     found = {}
     for fill in FILLS:
-        drawn = [refill(parts, fill, seed=seed) for seed in range(1 if fill == "zero" else SEEDS)]
+        drawn = redrawn(W, rule, fill)
         flips = [float(((seen @ V.T + b).argmax(dim=1) != answers).double().mean()) for V in drawn]
         bound = redraw_flip_bound(parts, seen, answers, bias=b, mode=fill)
         found[fill] = {
@@ -167,9 +171,8 @@ def errors(W: Tensor, rule: Allocation | float) -> dict[str, float]:
     whole = float(W.double().square().sum())
     found = {"kept": parts.share}
     for fill in FILLS:
-        drawn = [refill(parts, fill, seed=seed) for seed in range(1 if fill == "zero" else SEEDS)]
         found[fill] = statistics.fmean(
-            float((V - W).double().square().sum()) / whole for V in drawn
+            float((V - W).double().square().sum()) / whole for V in redrawn(W, rule, fill)
         )
     return found
 

@@ -169,7 +169,7 @@ def test_block_by_block_is_the_same_as_with_the_whole_model(name):
 
 
 def test_sparsegpt_mends_on_the_pruned_prefix():
-    model = network()
+    model = network(num_hidden_layers=2)
     found = prune_causal_lm(model, TOKENS, 0.5, score=SparseGPT(), allocation=UNIFORM)
     assert_same(found.model, by_hand(model, "llama", SparseGPT()), rtol=1e-4, atol=1e-6)
     masked = prune_causal_lm(model, TOKENS, 0.5, score=Magnitude(), allocation=UNIFORM)
@@ -187,8 +187,10 @@ def test_the_second_block_sees_what_the_first_one_pruned_gives():
     assert not torch.equal(found.model.get_submodule(path).weight, other)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("llama", torch.float32), ("gpt2", torch.bfloat16), ("gemma3", torch.float32)],
+)
 def test_a_folder_gives_what_the_model_in_memory_gives(name, dtype, tmp_path):
     _, source = stored(tmp_path, name, dtype=dtype)
     before = {one.name: one.read_bytes() for one in source.iterdir()}
@@ -227,10 +229,9 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("score", [Wanda(), SparseGPT()])
-def test_a_run_that_was_broken_off_goes_on(score, tmp_path, monkeypatch):
+def test_a_run_that_was_broken_off_goes_on(tmp_path, monkeypatch):
     _, source = stored(tmp_path)
-    asked = {"score": score, "allocation": OWL()}
+    asked = {"score": SparseGPT(), "allocation": OWL()}
     whole = prune_causal_lm(source, TOKENS, 0.6, out=tmp_path / "whole", **asked)
     overwrite, count = folder._overwrite, []
 
@@ -258,20 +259,21 @@ def test_a_run_that_was_broken_off_goes_on(score, tmp_path, monkeypatch):
 
 
 def test_an_unfinished_run_with_other_arguments_is_left_alone(tmp_path):
-    _, source = stored(tmp_path)
+    _, source = stored(tmp_path, num_hidden_layers=2)
+    asked = {"out": tmp_path / "pruned", "score": Wanda(), "allocation": UNIFORM}
 
     def dies(done, count):
         raise Killed("killed")
 
     with pytest.raises(Killed, match="killed"):
-        prune_causal_lm(source, TOKENS, 0.5, out=tmp_path / "pruned", progress=dies)
+        prune_causal_lm(source, TOKENS, 0.5, **asked, progress=dies)
     with pytest.raises(OutputError, match="unfinished run with other arguments"):
-        prune_causal_lm(source, TOKENS, 0.6, out=tmp_path / "pruned")
+        prune_causal_lm(source, TOKENS, 0.6, **asked)
     with pytest.raises(OutputError, match="unfinished run with other arguments"):
-        prune_causal_lm(source, TOKENS[:1], 0.5, out=tmp_path / "pruned")
-    assert prune_causal_lm(source, TOKENS, 0.5, out=tmp_path / "pruned").folder.is_dir()
+        prune_causal_lm(source, TOKENS[:1], 0.5, **asked)
+    assert prune_causal_lm(source, TOKENS, 0.5, **asked).folder.is_dir()
     with pytest.raises(OutputError, match="exists already"):
-        prune_causal_lm(source, TOKENS, 0.5, out=tmp_path / "pruned")
+        prune_causal_lm(source, TOKENS, 0.5, **asked)
 
 
 def test_owl_looks_at_the_dense_model():
@@ -302,9 +304,10 @@ def test_exactly_so_many_go_and_the_rest_stays():
 
 
 def test_alpha_and_wanda_are_the_defaults():
-    model = network()
-    plain = prune_causal_lm(model, TOKENS, 0.6)
-    told = prune_causal_lm(model, TOKENS, 0.6, score=Wanda(), allocation=AlphaPruning())
+    model, few = network(), "*.o_proj.*"
+    plain = prune_causal_lm(model, TOKENS, 0.6, layers=few)
+    told = {"score": Wanda(), "allocation": AlphaPruning(), "layers": few}
+    told = prune_causal_lm(model, TOKENS, 0.6, **told)
     assert_same(plain.model, told.model)
     assert plain.allocated.method == repr(AlphaPruning())
 
@@ -354,6 +357,14 @@ def test_another_type_is_for_the_work_only():
     kept = plain.model.model.layers[0].mlp.up_proj.weight
     old = network().model.layers[0].mlp.up_proj.weight
     assert torch.equal(kept[kept != 0], old[kept != 0])
+
+
+def test_magnitude_needs_no_data():
+    model = network()
+    few = prune_causal_lm(model, (), 0.5, score=Magnitude(), allocation=UNIFORM)
+    assert_same(few.model, by_hand(model, "llama", Magnitude()))
+    with pytest.raises(UsageError, match="no calibration data"):
+        prune_causal_lm(model, (), 0.5, score=Magnitude(), allocation=OWL())
 
 
 def test_experts_in_one_tensor_are_listed():

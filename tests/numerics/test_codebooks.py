@@ -1,5 +1,7 @@
 """Codebooks: published optima, brute force, and the promises about steps."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -136,7 +138,7 @@ def test_sums_over_stretches(n):
     cuts = np.unique(np.concatenate([[0, n], np.random.default_rng(0).integers(0, n + 1, 20)]))
     cells = ranked.cells(cuts)
     ordered = np.sort(x)
-    for i, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(cuts)):
         assert cells.counts[i] == b - a
         assert cells.sums[i] == pytest.approx(ordered[a:b].sum(), abs=1e-9 * np.abs(x).sum())
         assert cells.squares[i] == pytest.approx((ordered[a:b] ** 2).sum(), abs=1e-9 * (x @ x))

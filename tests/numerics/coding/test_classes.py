@@ -77,11 +77,10 @@ def test_received_classes_are_the_sent_ones(rows, columns):
 
 @settings(max_examples=50)
 @given(st.binary(max_size=30))
-def test_bytes_that_are_no_classes_are_refused(data):
+def test_whatever_bytes_give_classes_in_range_or_are_refused(data):
     try:
         found = walk_classes(Decoder(data), None, (20, 30))
-    except PayloadError as error:
-        assert str(error).startswith("the stream")
+    except PayloadError:
         return
     assert found.rows.max() < found.n_rows
     assert found.columns.max() < found.n_columns

@@ -162,12 +162,14 @@ def test_a_unit_step_is_stored_but_not_trained_with():
 # The shorter of two codes
 
 
-def test_a_tensor_of_few_odd_values_gets_a_table():
-    values = torch.tensor([-0.0317, -0.01, 0.0, 0.0071, 0.05])
-    weights = values[torch.randint(5, (60, 60), generator=torch.Generator().manual_seed(0))]
-    coded = Shortest(tolerance=1e-6).fit(weights).code(weights)
+def test_a_tensor_around_few_odd_values_gets_a_table():
+    draw = np.random.default_rng(0)
+    values = draw.uniform(-1, 1, 12)[draw.integers(12, size=(200, 200))]
+    weights = torch.as_tensor(values + 0.01 * draw.standard_normal(values.shape))
+    coded = Shortest(tolerance=0.001).fit(weights).code(weights)
     assert isinstance(coded, Codebook)
-    assert torch.equal(decoded(coded, torch.float32), weights)
+    assert len(coded.values) <= 12
+    assert isinstance(Shortest(tolerance=1e-5).fit(weights).code(weights), Grid)
 
 
 @pytest.mark.parametrize("index", [1.5, 3.0, 30.0])
@@ -260,7 +262,7 @@ def test_matrices_that_stay_as_they_are():
     assert "computed anew in each forward pass" in said["wrapped.weight"]
     for key, tensor in found.model.state_dict().items():
         assert key == "good" or torch.equal(tensor, before[key])
-    with pytest.raises(UsageError, match="no matrix that it can quantise .huge: its largest"):
+    with pytest.raises(UsageError, match=r"no matrix that it can quantise \(huge: its largest"):
         quantize(model, layers="huge")
 
 
@@ -281,10 +283,8 @@ def test_networks_that_cannot_be_quantised():
     prune.l1_unstructured(masked.conv, "weight", 0.5)
     with pytest.raises(UsageError, match=r"conv is masked by torch\.nn\.utils\.prune"):
         quantize(masked)
-    with pytest.raises(UsageError, match="conv.weight: a relative squared error of 1e-15 takes"):
+    with pytest.raises(UsageError, match=r"conv\.weight: a relative squared error of 1e-15 takes"):
         quantize(net(), UniformStep(tolerance=1e-15))
-    with pytest.raises(UsageError, match="bfloat16 is too coarse"):
-        quantize(nn.Linear(9, 9).to(torch.bfloat16), UniformStep(tolerance=1e-9))
 
 
 def test_layers_on_disk_one_at_a_time(tmp_path):
@@ -300,7 +300,7 @@ def test_layers_on_disk_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: UniformStep(), "UniformStep needs exactly one of tolerance, bits.*none came"),
+        (UniformStep, "UniformStep needs exactly one of tolerance, bits.*none came"),
         (lambda: KMeans(levels=3, bits=2), "exactly one of levels, bits.*levels and bits came"),
         (lambda: Shortest(tolerance=0.1, bits=2), "tolerance and bits came"),
         (lambda: UniformStep(tolerance=0.0), "tolerance must be a relative squared error"),

@@ -64,7 +64,7 @@ def prune_causal_lm(
         source: A folder that ``save_pretrained`` wrote, with safetensors; or a model of
             transformers in memory, of which a copy is pruned.
         tokens: Calibration data: numbers of tokens, (batch, length) each, without padding. What
-            is at work at once is one batch.
+            is at work at once is one batch. Nothing is needed by ``Magnitude``.
         sparsity: Share of the entries of all pruned matrices that goes, in [0, 1). None with a
             pattern, or with an allocation that finds its own.
         score: Which entries of a matrix go; ``Wanda()`` by default.
@@ -84,23 +84,25 @@ def prune_causal_lm(
         NonFinite: A weight, or what a block makes of the data, is NaN or infinite.
         OutputError: The folder cannot be made.
     """
-    batches = _tokens(tokens)
+    score = Wanda() if score is None else score
+    allocation = AlphaPruning() if allocation is None and pattern is None else allocation
+    batches = _tokens(tokens, needed=_needs(score, allocation) != "nothing")
     home = _home(source, out, torch.device(device) if device else None, dtype)
     work = _Work(
         home=home,
         layers=_chosen(home, patterns(layers), patterns(skip)),
-        score=Wanda() if score is None else score,
+        score=score,
         pattern=pattern,
         progress=progress,
     )
-    settings: dict[str, object] = {"sparsity": sparsity, "score": work.score}
+    settings: dict[str, object] = {"sparsity": sparsity, "score": score}
     settings |= {"allocation": allocation, "pattern": pattern, "dtype": dtype}
     key = _key(batches, settings, work.layers)
     done = home.resume(key)
     if done is None:
         allocated = work.allocate(allocation, sparsity, batches)
         done = Progress(about=Provenance.now(seed=None, **settings), key=key, allocated=allocated)
-    done = work.all(done, home.enter(batches))
+    done = work.all(done, batches)
     return PrunedCausalLM(
         model=home.model,
         folder=home.finish(),
@@ -127,11 +129,10 @@ class _Work:
         """How many entries each matrix loses."""
         if self.pattern is not None:
             return self._by_pattern(self.pattern, allocation, sparsity)
-        allocation = AlphaPruning() if allocation is None else allocation
-        layers = tuple(self.layers.values())
-        # a measured allocation prunes with the score
-        needs = self.score.needs if isinstance(allocation, Sensitivity) else allocation.needs
+        assert allocation is not None
+        needs = _needs(self.score, allocation, own=False)
         inputs = None if needs == "nothing" else self._dense(needs, batches)
+        layers = tuple(self.layers.values())
         return allocation.allocate(
             layers, sparsity, score=self.score, inputs=inputs, model=self.home.model
         )
@@ -167,9 +168,10 @@ class _Work:
         advance(block, index, states)
         return found
 
-    def all(self, done: Progress, states: Sequence[Batch]) -> Progress:
-        """Every block that is not done yet."""
+    def all(self, done: Progress, batches: Sequence[Tensor]) -> Progress:
+        """Every block that is not done yet; without data where the score needs none."""
         self.home.note(done)
+        states = [] if self.score.needs == "nothing" else self.home.enter(batches)
         count = len(self.home.blocks.members)
         for index in range(count):
             if index < done.blocks:
@@ -228,7 +230,15 @@ class _Work:
 # What is asked for
 
 
-def _tokens(given: Iterable[Tensor]) -> list[Tensor]:
+def _needs(score: Score, allocation: Allocation | None, *, own: bool = True) -> Needs:
+    """What has to be known of the layers' inputs: by the allocation, and by the score itself."""
+    # a measured allocation prunes with the score
+    first = score.needs if isinstance(allocation, Sensitivity) else None
+    asked = {first or (allocation.needs if allocation else "nothing"), score.needs if own else None}
+    return "gram" if "gram" in asked else "norms" if "norms" in asked else "nothing"
+
+
+def _tokens(given: Iterable[Tensor], *, needed: bool) -> list[Tensor]:
     """The calibration data in memory.
 
     Raises:
@@ -237,7 +247,7 @@ def _tokens(given: Iterable[Tensor]) -> list[Tensor]:
     batches = [given] if isinstance(given, Tensor) else list(given)
     for one in batches:
         _check(one)
-    if not sum(one.numel() for one in batches):
+    if needed and not sum(one.numel() for one in batches):
         raise UsageError("there are no calibration data; give tensors (batch, length) of tokens")
     return [one for one in batches if one.numel()]
 

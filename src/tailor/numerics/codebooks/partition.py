@@ -30,7 +30,8 @@ class Start:
             return self._quantiles((np.arange(levels) + 0.5) / levels)
         edges = self._partition(levels)
         cells = self.ranked.cells(edges)
-        return cells.sums / cells.counts
+        means: ndarray = cells.sums / cells.counts
+        return means
 
     def levels_for(self, lost: float) -> int:
         """About how many levels lose that much (Panter & Dite 1951, for many levels)."""

@@ -27,6 +27,7 @@ from tailor.stages.compress import (
     Recipe,
     Shortest,
     Step,
+    brief,
     compress_checkpoint,
 )
 from tailor.stages.export import export
@@ -209,14 +210,14 @@ def _frontier(
 ) -> tuple[FrontierPoint, ...]:
     """Each sparsity with the allocation that was asked for, and with the uniform one."""
     prune = next(step for step in recipe.steps if isinstance(step, Prune))
-    plain = UniformAllocation()
-    kinds = dict.fromkeys((str(prune.allocation), str(plain)))
-    by_name = {str(prune.allocation): prune.allocation, str(plain): plain}
+    by_name: dict[str, Allocation] = {
+        brief(one): one for one in (prune.allocation, UniformAllocation())
+    }
     points = []
     with progress("frontier") as watch:
         for number, share in enumerate(shares):
-            for name in kinds:
-                step = replace(prune, sparsity=share, allocation=by_name[name])
+            for name, allocation in by_name.items():
+                step = replace(prune, sparsity=share, allocation=allocation)
                 steps = tuple(step if one is prune else one for one in recipe.steps)
                 scratch = out / ".frontier.tailor"
                 found = compress_checkpoint(

@@ -12,6 +12,8 @@ from tailor.shell.figures.certificate import bits, certified
 from tailor.shell.figures.comparison import against_quality, changes, over_models
 from tailor.shell.figures.compression import bounds, frontier, path
 from tailor.shell.figures.depth import Depth, exponents, norms
+from tailor.shell.figures.packed import allocation, parts, quality
+from tailor.shell.figures.packed import bits as packed_bits
 from tailor.shell.figures.palette import DARK, NETWORKS, Colours, colours
 from tailor.shell.figures.run import (
     MOST_LAYERS,
@@ -55,7 +57,12 @@ __all__ = [
     "entries",
     "histogram",
     "has_weights",
-    # compress
+    # compress: one file
+    "allocation",
+    "packed_bits",
+    "parts",
+    "quality",
+    # compress: the demo's files
     "frontier",
     "path",
     "bounds",

@@ -9,7 +9,7 @@ from string import Template
 
 from tailor import records
 from tailor.shell import figures
-from tailor.shell.page import analysis, certificate, comparison, compression, run, training
+from tailor.shell.page import analysis, certificate, comparison, compression, packed, run, training
 from tailor.shell.page.header import header
 from tailor.shell.page.networks import Networks, dots
 from tailor.shell.page.results import Results, read
@@ -72,6 +72,8 @@ def _sections(found: Results) -> Iterator[tuple[str, str, str]]:
     if found.compression is not None:
         body = compression.section(found.compression, found.certificate, networks)
         yield "compress", "Compress", body
+    if found.packed is not None:
+        yield "pack", "Compress", packed.section(found.packed)
     if found.certificate is not None:
         yield "certify", "Certify", certificate.section(found.certificate)
 

@@ -9,6 +9,7 @@ from tailor.shell.page.results import Results
 from tailor.shell.page.tables import table
 from tailor.shell.page.text import escape, matrices
 from tailor.shell.training.record import Training
+from tailor.stages.compress import CompressionReport
 
 MOST_NAMED = 2  # models; of more only the number fits in a line
 
@@ -43,6 +44,8 @@ def _outcome(found: Results) -> str:
 def _outcome_without_certificate(found: Results) -> str:
     if found.training is not None and found.analyses is None:
         return _outcome_of_run(found.training)
+    if found.packed is not None and found.analyses is None:
+        return _outcome_of_file(found.packed)
     if found.analyses is None:
         return "Results without a certificate"
     models = found.analyses.analyses
@@ -62,6 +65,13 @@ def _outcome_of_run(training: Training) -> str:
     return (
         f"{escape(training.task)}, {training.history[-1].epoch:,} epochs: "
         f"<b>{percent(error)} {where} errors</b>"
+    )
+
+
+def _outcome_of_file(packed: CompressionReport) -> str:
+    return (
+        f"{escape(packed.source)}: {packed.dense_bytes:,} bytes → <b>{packed.file_bytes:,} bytes"
+        f"</b>, {packed.times_smaller:.1f} times smaller"
     )
 
 
@@ -108,6 +118,8 @@ def _about(found: Results) -> Iterator[tuple[str, Provenance]]:
         yield "training", found.training.provenance
     if found.compression is not None:
         yield "compression", found.compression.provenance
+    if found.packed is not None:
+        yield "compressed file", found.packed.provenance
     if found.certificate is not None:
         yield "certificate", found.certificate.provenance
 

@@ -12,11 +12,13 @@ from tailor.shell.training.record import EPOCH_COLUMNS, Training
 from tailor.stages.analyze import Analyses
 from tailor.stages.certify import Certificate
 from tailor.stages.compare import Comparison
+from tailor.stages.compress import CompressionReport
 
 READ = (
     "analysis.json",
     "comparison.json",
     "compression.json",
+    "compressed.json",
     "certificate.json",
     "training.json",
     "history.csv",
@@ -39,6 +41,7 @@ class Results:
         analyses: ``analysis.json``.
         comparison: ``comparison.json``.
         compression: ``compression.json``.
+        packed: ``compressed.json``.
         certificate: ``certificate.json``.
         training: ``training.json``.
         history: ``history.csv`` of the demo, row by row. That of a run is in its record.
@@ -47,6 +50,7 @@ class Results:
     analyses: Analyses | None
     comparison: Comparison | None
     compression: Compression | None
+    packed: CompressionReport | None
     certificate: Certificate | None
     training: Training | None
     history: tuple[Epoch, ...]
@@ -56,6 +60,7 @@ _NOTHING = Results(
     analyses=None,
     comparison=None,
     compression=None,
+    packed=None,
     certificate=None,
     training=None,
     history=(),
@@ -79,6 +84,7 @@ def read(folder: Path) -> Results:
         analyses=_load(Analyses, folder / "analysis.json"),
         comparison=_load(Comparison, folder / "comparison.json"),
         compression=_load(Compression, folder / "compression.json"),
+        packed=_load(CompressionReport, folder / "compressed.json"),
         certificate=_load(Certificate, folder / "certificate.json"),
         training=_load(Training, folder / "training.json"),
         history=_history(history) if history.is_file() else (),

@@ -44,6 +44,7 @@ from tailor.stages.compress.recipe import (
     Retrain,
     Shrink,
     Step,
+    brief,
 )
 from tailor.stages.compress.report import (
     Beside,
@@ -80,6 +81,7 @@ __all__ = [
     "Train",
     "Uniform",
     "UniformStep",
+    "brief",
     "compress",
     "compress_checkpoint",
     "frontier",

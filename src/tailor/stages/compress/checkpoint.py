@@ -84,7 +84,7 @@ def compress_checkpoint(
         path=Path(path),
         prune=prune,
         quantize=quantize,
-        about=dict(about or {"recipe": str(recipe)}),
+        about=dict(about or {"recipe": recipe.written()}),
         watch=watch,
     )
     allocated, rows = run.write()
@@ -197,7 +197,7 @@ class _Run:
         head: Json = {
             "tailor": __version__,
             "source": fingerprint(self.weights),
-            "recipe": str(Recipe(tuple(steps))),
+            "recipe": repr(tuple(steps)),
             "names": [one.name for one in _tensors(self.weights)],
         }
         with suppress(OSError, ValueError):

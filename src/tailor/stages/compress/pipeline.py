@@ -139,7 +139,7 @@ def compress(
         data=None if data is None else list(data), retrain=retrain, example=example, watch=watch
     )
     done = _followed(model, recipe, given)
-    about = {"recipe": str(recipe)} if about is None else dict(about)
+    about = {"recipe": recipe.written()} if about is None else dict(about)
     file = pack(done.model, done.coded, coder=coder, about=about)
     uniform = _uniform(model, recipe, given, evaluate, coder) if beside else None
     final = file.state_dict()

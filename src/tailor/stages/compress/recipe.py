@@ -203,11 +203,40 @@ class Recipe:
         return cls(tuple(_read(one, STEPS, f"step {i + 1}") for i, one in enumerate(value)))
 
     def __str__(self) -> str:
-        return " -> ".join(map(str, self.steps))
+        return ", then ".join(map(brief, self.steps))
+
+    def written(self) -> str:
+        """All of it as one line of JSON, for a file; what people read if it cannot be so."""
+        try:
+            return json.dumps(self.to_json(), separators=(",", ":"))
+        except UsageError:
+            return str(self)
+
+
+def brief(value: Any) -> str:
+    """A method value as its call, without the fields that are as by default.
+
+    >>> brief(Prune(0.5))
+    'Prune(sparsity=0.5)'
+    """
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    said = [
+        f"{one.name}={brief(getattr(value, one.name))}"
+        for one in dataclasses.fields(value)
+        if one.init and one.repr and getattr(value, one.name) != _default(one)
+    ]
+    return f"{type(value).__name__}({', '.join(said)})"
+
+
+def _default(one: "dataclasses.Field[Any]") -> Any:
+    if one.default_factory is not dataclasses.MISSING:
+        return one.default_factory()
+    return one.default
 
 
 def _said(value: Any, where: str) -> Json:
-    """A method value as JSON, with its type."""
+    """A method value as JSON: its type, and the fields that are not as by default."""
     if not dataclasses.is_dataclass(value):
         try:
             plain = records.to_json(value)
@@ -217,7 +246,11 @@ def _said(value: Any, where: str) -> Json:
     known = {kind for kinds in KINDS.values() for kind in kinds} | set(STEPS)
     if type(value) not in known:
         raise UsageError(f"{where} is of your own type {type(value).__name__}, which a file lacks")
-    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+    fields = {
+        one.name: getattr(value, one.name)
+        for one in dataclasses.fields(value)
+        if one.init and getattr(value, one.name) != _default(one)
+    }
     return {"type": type(value).__name__} | {
         name: _said(one, f"{where}.{name}") for name, one in fields.items()
     }

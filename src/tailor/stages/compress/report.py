@@ -1,5 +1,6 @@
 """What a compression did, tensor by tensor and on the whole."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,10 +53,12 @@ class TensorReport:
     @property
     def bits(self) -> float:
         """Measured bits for each weight."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return 8 * self.packed_bytes / count if count else 0.0
+        return 8 * self.packed_bytes / self.elements if self.elements else 0.0
+
+    @property
+    def elements(self) -> int:
+        """Number of its entries."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

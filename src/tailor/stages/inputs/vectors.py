@@ -56,7 +56,7 @@ def vectors(module: nn.Module, x: Tensor) -> Iterator[Float[Tensor, "count input
         return
     flat = x.reshape(-1, x.shape[-1])
     for piece in torch.split(flat, max(1, CHUNK // max(1, flat.shape[1]))):
-        yield _exact(piece)
+        yield exact(piece)
 
 
 def _patches(module: Convolution, x: Tensor) -> Iterator[Float[Tensor, "count inputs"]]:
@@ -65,7 +65,7 @@ def _patches(module: Convolution, x: Tensor) -> Iterator[Float[Tensor, "count in
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     size = math.prod(x.shape[1:]) * math.prod(module.kernel_size)
     for piece in torch.split(x, max(1, CHUNK // max(1, size))):
-        one = functional.pad(_exact(piece), module._reversed_padding_repeated_twice, mode=mode)
+        one = functional.pad(exact(piece), module._reversed_padding_repeated_twice, mode=mode)
         for axis in range(axes):
             dilation = module.dilation[axis]
             span = dilation * (module.kernel_size[axis] - 1) + 1
@@ -74,6 +74,6 @@ def _patches(module: Convolution, x: Tensor) -> Iterator[Float[Tensor, "count in
         yield one.permute(0, *places, 1, *kernel).reshape(-1, module.weight[0].numel())
 
 
-def _exact(x: Tensor) -> Tensor:
+def exact(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """In float64; on the CPU where the device lacks it."""
     return (x.cpu() if x.device.type == "mps" else x).to(torch.float64)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tailor.stages.inputs import Inputs
+from tailor.stages.inputs.vectors import exact
 
 PIECE = 2**22  # numbers that are widened at a time
 
@@ -26,9 +27,11 @@ def output_error(
 ) -> float:
     """||(W - W') X|| / ||W X||; with norms alone, as if the inputs were uncorrelated."""
     change = size = 0.0
+    home = exact(old[:0]).device
+    known = (inputs.squares if inputs.gram is None else inputs.gram).to(home)
     for before, after in _pieces(old, new):
-        change += _energy(before - after, inputs)
-        size += _energy(before, inputs)
+        change += _energy(before - after, known)
+        size += _energy(before, known)
     return _ratio(change, size)
 
 
@@ -36,14 +39,12 @@ def _pieces(old: Tensor, new: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Some rows of both at a time, in float64."""
     step = max(1, PIECE // max(1, old.shape[1]))
     for before, after in zip(torch.split(old, step), torch.split(new, step), strict=True):
-        yield before.to(torch.float64), after.to(torch.float64)
+        yield exact(before), exact(after)
 
 
-def _energy(rows: Float[Tensor, "rows in"], inputs: Inputs) -> float:
-    """The sum of squares of rows @ X."""
-    if inputs.gram is None:
-        return float((rows.square() @ inputs.squares.to(rows.device)).sum())
-    return float(((rows @ inputs.gram.to(rows.device)) * rows).sum())
+def _energy(rows: Float[Tensor, "rows in"], known: Float[Tensor, "..."]) -> float:
+    """The sum of squares of rows @ X, from its Gram matrix or its squared norms."""
+    return float((rows.square() @ known if known.ndim == 1 else (rows @ known) * rows).sum())
 
 
 def _ratio(change: float, size: float) -> float:

@@ -157,7 +157,7 @@ def _restore(found: Pruned) -> None:
             f"training has moved {moved} weights that were zero, so they are zeroed again and what "
             "it learned in them is lost; keep zeros with hold(model, optimizer, masks)",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tailor.errors import UsageError
 from tailor.stages.inputs import Inputs
+from tailor.stages.inputs.vectors import exact
 from tailor.stages.scores.score import Drop, Needs, NofM, Score, Trimmed
-from tailor.stages.scores.smallest import fitted, shares, smallest_dropped
+from tailor.stages.scores.smallest import fitted, shares, smallest_dropped, wide, zeroed
 
 STEP = 16  # columns that are mended at a time; for speed only
 
@@ -56,19 +57,21 @@ class SparseGPT(Score):
         """See ``Score.prune``."""
         matrix = matrix.detach()
         seen = _checked(inputs, matrix.shape[1])
-        W, H = matrix.to(torch.float64), _gram(seen).to(matrix.device)
+        W = exact(matrix)
+        H = _gram(seen).to(W.device)
         if pattern is None:
             gone = _free(W, H.diagonal() == 0, drop)
             left = torch.as_tensor(drop, device=W.device) - _count(gone, drop)
             if not bool(left.any()):
-                return Trimmed(matrix=matrix.masked_fill(gone, 0), keep=~gone)
+                keep = ~gone.to(matrix.device)
+                return Trimmed(matrix=zeroed(matrix, keep), keep=keep)
         else:
             pattern.check(W.shape[1])
             gone, left = W == 0, torch.zeros((), dtype=torch.int64)
         U = upper_factor(H, self.damp * max(1.0, len(H) / max(1, seen.count)))
         sweep = _Sweep(W, U, H.diagonal() == 0, gone, pattern)
-        keep = sweep.run(self.block, left)
-        return Trimmed(matrix=_stored(sweep.W.T.contiguous(), matrix.dtype), keep=keep)
+        keep = sweep.run(self.block, left).to(matrix.device)
+        return Trimmed(matrix=_stored(sweep.W.T.contiguous(), matrix), keep=keep)
 
 
 def _checked(inputs: Inputs | None, columns: int) -> Inputs:
@@ -200,10 +203,10 @@ class _Sweep:
         self.gone[columns] |= ~fitted(scores.T, pattern).T
 
 
-def _stored(matrix: Float[Tensor, "out in"], dtype: torch.dtype) -> Float[Tensor, "out in"]:
-    stored = matrix.to(dtype)
-    if not bool(torch.isfinite(stored).all()):
+def _stored(W: Float[Tensor, "out in"], like: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
+    stored = W.to(like.dtype).to(like.device)
+    if not bool(torch.isfinite(wide(stored)).all()):
         raise UsageError(
-            f"a mended weight is too large for {dtype}; raise damp, or convert the model first"
+            f"a mended weight is too large for {like.dtype}; raise damp, or convert the model first"
         )
     return stored

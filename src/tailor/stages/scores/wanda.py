@@ -42,11 +42,12 @@ class Wanda(Score):
     ) -> Trimmed:
         """See ``Score.prune``."""
         matrix = matrix.detach()
-        norms = _norms(inputs, matrix.shape[1]).to(matrix.device)
+        norms = _norms(inputs, matrix.shape[1])
         if isinstance(drop, int) and self.compared == "row":
             drop = _by_row(drop, matrix.shape)
         values = wide(matrix)
-        return trimmed(matrix, values.abs() * norms.to(values.dtype), drop, pattern)
+        norms = norms.to(values.dtype).to(values.device)  # a device may lack doubles
+        return trimmed(matrix, values.abs() * norms, drop, pattern)
 
 
 def _norms(inputs: Inputs | None, columns: int) -> Float[Tensor, "in"]:

@@ -111,7 +111,7 @@ class Walk(fx.Interpreter):
         elif lane is not None:
             self._passed(path, module, lane, node, value)
         elif isinstance(module, MATRICES):
-            self.refused[path] = f"{_called(module)} is not cut"
+            self.refused[path] = self._trouble(path) or f"{_called(module)} is not cut"
 
     def _reader(self, path: str, module: Any, lane: Lane, node: fx.Node) -> None:
         reason = self._why_not(path, module)
@@ -156,7 +156,7 @@ class Walk(fx.Interpreter):
         if carries(module) is not None:
             return self._carrier(path, module, lane, node, value)
         if isinstance(module, MATRICES):
-            self.refused[path] = f"{_called(module)} is not cut"
+            self.refused[path] = self._trouble(path) or f"{_called(module)} is not cut"
         return lane.space.block(f"{path} ({_called(module)}) reads its units")
 
     def _carrier(self, path: str, module: Any, lane: Lane, node: fx.Node, value: Tensor) -> None:

@@ -118,20 +118,14 @@ class UniformStep(Quantizer):
 
 def _within(weights: Tensor, tolerance: float) -> OnGrid:
     step = step_within(flat(weights), tolerance)
+    if step is not None and weights.dtype not in WIDE:
+        step = _within_narrow(weights, tolerance, step)
     if step is None:
         raise UsageError(
             f"a relative squared error of {tolerance:g} takes more than {MAX_LEVEL} levels on "
             "either side; allow a larger one, or store the tensor as it is"
         )
-    if weights.dtype in WIDE:
-        return OnGrid(step=step)
-    found = _within_narrow(weights, tolerance, step)
-    if found is None:
-        raise UsageError(
-            f"{weights.dtype} is too coarse for a relative squared error of {tolerance:g}; "
-            "allow a larger one, or store the tensor as it is"
-        )
-    return OnGrid(step=found)
+    return OnGrid(step=step)
 
 
 def _within_narrow(weights: Tensor, tolerance: float, most: float) -> float | None:
