@@ -7,10 +7,10 @@ that a trained model is a folder that every part of tailor can read.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 WINDOW, BATCH, RATE = 128, 32, 3e-3
 
@@ -47,8 +47,10 @@ def windows(tokens: Tensor, count: int, length: int, seed: int) -> Tensor:
     return torch.stack([tokens[start : start + length] for start in starts.tolist()])
 
 
-def network(vocabulary: int, *, width: int = 96, blocks: int = 6) -> LlamaForCausalLM:
+def network(vocabulary: int, *, width: int = 96, blocks: int = 6) -> Any:
     """An untrained model; its weights come from PyTorch's own generator."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
@@ -66,7 +68,7 @@ def network(vocabulary: int, *, width: int = 96, blocks: int = 6) -> LlamaForCau
     )
 
 
-def train(text: Text, *, seed: int, steps: int) -> LlamaForCausalLM:
+def train(text: Text, *, seed: int, steps: int) -> Any:
     """AdamW, a tenth of the steps to warm up, then a cosine down to a tenth of the rate."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -108,8 +110,10 @@ def bits(model: nn.Module, tokens: Tensor, size: int = 64) -> float:
     return sum(parts) / len(tokens) / math.log(2)
 
 
-def trained(folder: Path, text: Text, *, seed: int, steps: int) -> LlamaForCausalLM:
+def trained(folder: Path, text: Text, *, seed: int, steps: int) -> Any:
     """The model in a folder, trained and saved there if it is not yet."""
+    from transformers import LlamaForCausalLM
+
     path = folder / f"seed{seed}"
     if not path.is_dir():
         aside = folder / f".seed{seed}"

@@ -108,6 +108,11 @@ def measure(source: str | Path, quantizer: Quantizer) -> dict[str, object]:
     }
 
 
+def _whole(source: Path, quantizer: Quantizer) -> dict[str, object]:
+    """What ``measure`` says of the checkpoint, without its matrices one by one."""
+    return {name: value for name, value in measure(source, quantizer).items() if name != "layers"}
+
+
 def of_laws() -> dict[str, object]:
     """Bits and shares kept at several errors for the laws, and how close the theory is."""
     table: dict[str, object] = {}
@@ -169,7 +174,7 @@ def show() -> None:
             )
     print("\n| matrix at error 0.01 | weights | tail index | predicted | measured |")
     print("| --- " * 5 + "|")
-    for row in record["tolerances"]["Shortest"]["0.01"]["layers"]:
+    for row in record["layers"]:
         index = "Gaussian" if row["tail_index"] is None else f"{row['tail_index']:.1f}"
         print(
             f"| {row['name']} | {row['weights']:,} | {index} | {row['predicted']:.2f} "
@@ -209,16 +214,17 @@ def main() -> None:
             "about": asdict(tl.Provenance.now(0, checkpoint=path.name)),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "tolerances": {
-                make.__name__: {str(one): measure(path, make(tolerance=one)) for one in TOLERANCES}
+                make.__name__: {str(one): _whole(path, make(tolerance=one)) for one in TOLERANCES}
                 for make in (UniformStep, KMeans, Shortest)
             },
             "bits": {
-                "Uniform": {str(b): measure(path, Uniform(top=2 ** (b - 1) - 1)) for b in BITS},
+                "Uniform": {str(b): _whole(path, Uniform(top=2 ** (b - 1) - 1)) for b in BITS},
                 **{
-                    make.__name__: {str(b): measure(path, make(bits=b)) for b in BITS}
+                    make.__name__: {str(b): _whole(path, make(bits=b)) for b in BITS}
                     for make in (UniformStep, KMeans, Shortest)
                 },
             },
+            "layers": measure(path, Shortest(tolerance=0.01))["layers"],
             "laws": of_laws(),
         }
         RESULT.write_text(json.dumps(record, indent=1) + "\n")

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 import tailor as tl
 from benchmarks.compress import charlm
@@ -45,11 +44,18 @@ TEXTS = ("tiny Shakespeare", "own stories")
 # The model
 
 
+def loaded(folder: Path) -> Any:
+    """The model in a folder."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
 def converted(source: Path, out: Path, tokenizer: Tokenizer) -> Path:
     """The model as a folder of transformers that says what it should."""
     if out.is_dir():
         return out
-    model = AutoModelForCausalLM.from_pretrained(source).eval()
+    model = loaded(source)
     if not greedy(model, tokenizer).startswith(KNOWN):
         _reorder(model)
     said = greedy(model, tokenizer)
@@ -160,14 +166,14 @@ def _cells(text: str, seed: int) -> list[tuple[str, str, str, float]]:
 def check(folder: Path, work: Path, told: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
     """The folder that is made block by block is the model that is pruned in memory."""
     tested, calibration = told[TEXTS[1]]
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = loaded(folder)
     asked = {"score": SparseGPT(), "allocation": AlphaPruning(gate=False)}
     found = {}
     for sparsity in (0.5, 0.7):
         out = work / f"pruned{sparsity:g}"
         if not out.is_dir():
             prune_causal_lm(folder, [calibration(1)], sparsity, out=out, **asked)
-        again = AutoModelForCausalLM.from_pretrained(out).eval()
+        again = loaded(out)
         memory = prune_causal_lm(model, [calibration(1)], sparsity, **asked).model
         found[f"{sparsity:g}"] = {
             "folder": 2 ** charlm.bits(again, tested),
@@ -237,7 +243,7 @@ def main() -> None:
     asked.work.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer.load(asked.tokenizer)
     folder = converted(asked.model, asked.work / "stories260K", tokenizer)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = loaded(folder)
     told = data(model, asked, tokenizer)
     checked = check(folder, asked.work, told, tokenizer)
     print(json.dumps(checked, indent=1), flush=True)

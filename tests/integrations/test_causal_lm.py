@@ -276,6 +276,19 @@ def test_an_unfinished_run_with_other_arguments_is_left_alone(tmp_path):
         prune_causal_lm(source, TOKENS, 0.5, **asked)
 
 
+def test_a_copy_that_was_broken_off_is_made_anew(tmp_path):
+    _, source = stored(tmp_path, num_hidden_layers=2)
+    half = tmp_path / ".pruned.unfinished"
+    half.mkdir()
+    (half / "model-00001-of-00003.safetensors").write_bytes(b"half")
+    asked = {"score": Magnitude(), "allocation": UNIFORM}
+    found = prune_causal_lm(source, (), 0.5, out=tmp_path / "pruned", **asked)
+    assert {one.name for one in found.folder.iterdir()} == {
+        *(one.name for one in source.iterdir()),
+        "tailor.json",
+    }
+
+
 def test_owl_looks_at_the_dense_model():
     model = network()
     found = prune_causal_lm(model, TOKENS, 0.6, allocation=OWL(threshold=3))

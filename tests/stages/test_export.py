@@ -145,13 +145,20 @@ def test_a_program_of_torch_computes_the_same(program, tmp_path):
     assert_same(before, program.state_dict())
 
 
-def test_a_program_in_onnx_computes_the_same_and_says_nothing(program, tmp_path, capfd):
+def test_a_program_in_onnx_computes_the_same_and_says_nothing(
+    program, tmp_path, capfd, monkeypatch
+):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript")}
     filters = list(warnings.filters)
+    logged: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", logged.append)
+    monkeypatch.setattr(logging.getLogger("torch"), "handlers", [listener])
     path = export(program, tmp_path / "m.onnx", example=(torch.zeros(1, 6), torch.ones(3)))
     assert capfd.readouterr() == ("", "")
+    assert logged == []
     assert {name: logging.getLogger(name).level for name in levels} == levels
     assert list(warnings.filters) == filters
     x, scale = torch.randn(7, 6), torch.rand(3)

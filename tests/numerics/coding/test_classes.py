@@ -2,12 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tailor.errors import PayloadError
 from tailor.numerics.coding.arithmetic import Decoder, Encoder
-from tailor.numerics.coding.classes import Classes, bins, find_classes, walk_classes
+from tailor.numerics.coding.classes import (
+    MAX_LINES,
+    Classes,
+    allowed,
+    bins,
+    find_classes,
+    walk_classes,
+)
 
 
 def assert_same_partition(found, planted):
@@ -51,12 +58,13 @@ def test_matrices_too_small_or_too_thin_have_one_class(shape):
 @st.composite
 def lines(draw):
     number = draw(st.integers(1, 5))
-    return number, draw(st.lists(st.integers(0, number - 1), max_size=30))
+    return number, draw(st.lists(st.integers(0, number - 1), min_size=8, max_size=30))
 
 
 @settings(max_examples=40)
 @given(lines(), lines())
 def test_received_classes_are_the_sent_ones(rows, columns):
+    assume(allowed((len(rows[1]), len(columns[1]))))
     classes = Classes(
         rows=np.array(rows[1], dtype=np.uint8),
         columns=np.array(columns[1], dtype=np.uint8),
@@ -85,6 +93,12 @@ def test_whatever_bytes_give_classes_in_range_or_are_refused(data):
     assert found.rows.max() < found.n_rows
     assert found.columns.max() < found.n_columns
     assert found.pairs <= 64
+
+
+@pytest.mark.parametrize("sides", [(MAX_LINES, 64), (1 << 12, 4)])
+def test_classes_of_very_many_rows_are_refused_at_once(sides):
+    with pytest.raises(PayloadError, match="too many rows"):
+        walk_classes(Decoder(bytes(100)), None, sides)
 
 
 def test_groups_of_symbols_keep_what_is_frequent_apart():

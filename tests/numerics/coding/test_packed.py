@@ -63,7 +63,7 @@ def assert_comes_back(items):
     return data
 
 
-shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+shapes = st.lists(st.integers(0, 4), max_size=2).map(tuple)
 
 
 @st.composite
@@ -90,7 +90,7 @@ def built(drawn):
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(st.lists(contents(), max_size=3))
 def test_decode_inverts_encode(drawn):
     items = [built(one) for one in drawn]
@@ -267,7 +267,7 @@ def test_edited_streams_are_refused_or_decode_but_nothing_else_happens():
     rng = np.random.default_rng(2)
     streams = [(packed(items), items) for items in small_streams()]
     refused = 0
-    for number in range(200):
+    for number in range(100):
         data, items = streams[number % len(streams)]
         edited = bytearray(data)
         place = int(rng.integers(0, min(len(data), 10 ** (1 + number % 3))))
@@ -276,7 +276,7 @@ def test_edited_streams_are_refused_or_decode_but_nothing_else_happens():
             unpacked(bytes(edited), items)
         except PayloadError:
             refused += 1
-    assert refused > 100  # bytes that are stored as they are can be edited unseen
+    assert refused > 50  # bytes that are stored as they are can be edited unseen
 
 
 def peak(call):

@@ -70,7 +70,7 @@ def test_scores_of_gates_and_channels():
     assert kept(model, x, ActivationScore(), 3, data=[x]) == smallest(power, 5)
 
 
-@settings(max_examples=15)
+@settings(max_examples=4)
 @given(st.integers(0, 1000), st.integers(1, 11))
 def test_only_the_path_is_blind_to_rescaling(seed, count):
     model, x = randomized(mlp(), seed), draw(20, 7)

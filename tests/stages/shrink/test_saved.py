@@ -128,7 +128,7 @@ def module(name, key, value):
         (module("0", "out_features", 0), "out_features of 0 is 0"),
         (module("0", "out_features", True), "out_features of 0 is True"),
         (module("0", "out_features", "6"), "out_features of 0 is '6'"),
-        (module("0", "out_features", 5), r"0\.weight has shape \(6, 7\), but \(5, 7\) is needed"),
+        (module("0", "out_features", 5), r"0\..* has shape \(6,.*\), but \(5,.*\) is needed"),
         (module("0", "type", "Conv2d"), "it has a Conv2d '0', which factory does not build"),
         (module("9", "type", "Linear"), "it has a Linear '9', which factory does not build"),
         (module("__class__", "type", "type"), "which factory does not build"),
@@ -152,10 +152,6 @@ def test_other_files_are_refused(stored, tmp_path):
         load_shrunk(tmp_path / "none", mlp)
     with pytest.raises(SourceError, match="there is no file"):
         load_shrunk(tmp_path, mlp)
-    with pytest.raises(PayloadError, match=r"it holds 0\.bias, which the network of factory lacks"):
-        load_shrunk(
-            rewritten(stored, module("0", "bias", True)), lambda: mlp(False)[:0] or mlp(False)
-        )
     with pytest.raises(UsageError, match="factory must build a module, but gave a int"):
         load_shrunk(stored, lambda: 3)
     data = stored.read_bytes()

@@ -9,6 +9,9 @@ beginning of another one, hence 2^-(8 x bytes) is a prior over all that can be e
 A quantised tensor is seen as a matrix (first axis by the rest) and sent as: step, which rows
 and columns hold anything (optional), which entries of those are not zero, then for each such
 entry its sign and its level. The encoder tries the options and keeps the shortest.
+
+Large networks have a stream of their own (``packed``): tables of frequencies, then symbols
+through a vectorised coder; see there.
 """
 
 from tailor.numerics.coding.entropy import order0_bits

@@ -24,8 +24,8 @@ MAX_PAIRS = 64
 SIZES = (2, 4, 8, 16)
 ROUNDS = 4
 SMALLEST = 1 << 10  # entries of a matrix worth the search
-MAX_LINES = 1 << 18  # rows and columns together; each costs the coder some steps
-MOST_LINES = 16  # entries for each row and column, on average, at least
+MAX_LINES = 1 << 18  # rows and columns together
+FEWEST = 4  # entries for each row and column, on average, at least
 ENTRY_BITS = 4  # about what an entry of a table costs
 
 
@@ -62,12 +62,20 @@ class Classes:
         return pairs.ravel()
 
 
+def allowed(sides: tuple[int, int]) -> bool:
+    """May a matrix of these sides have classes? Each row and column costs the coder steps."""
+    lines = sum(sides)
+    return lines <= MAX_LINES and FEWEST * lines <= sides[0] * sides[1]
+
+
 def walk_classes(coder: Coder, classes: Classes | None, sides: tuple[int, int]) -> Classes:
     """Send classes, or receive them when they are None.
 
     Raises:
         PayloadError: A received class is out of range.
     """
+    if not allowed(sides):
+        raise PayloadError("the stream is damaged: a matrix has too many rows for classes")
     n_rows = coder.number(None if classes is None else classes.n_rows - 1, 4) + 1
     n_columns = coder.number(None if classes is None else classes.n_columns - 1, 4) + 1
     if n_rows * n_columns > MAX_PAIRS:
@@ -106,9 +114,9 @@ def find_classes(matrix: UInt8[ndarray, "r c"], kinds: int) -> Classes:
         matrix: Entries below ``kinds``, what the classes are to tell apart.
         kinds: Number of different entries; a handful.
     """
-    best = Classes.trivial((matrix.shape[0], matrix.shape[1]))
-    lines = sum(matrix.shape)
-    if not max(SMALLEST, MOST_LINES * lines) <= matrix.size or lines > MAX_LINES:
+    sides = matrix.shape[0], matrix.shape[1]
+    best = Classes.trivial(sides)
+    if not allowed(sides) or matrix.size < SMALLEST:
         return best
     search = _Search(matrix, kinds)
     shortest = search.length(best)

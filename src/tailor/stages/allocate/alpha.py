@@ -53,8 +53,8 @@ class AlphaPruning(Allocation):
 
     The error of an exponent comes from four interleaved quarters of the matrix, of its own
     aspect ratio: the standard deviation of their exponents over the square root of two, since
-    two of them share rows and two columns. Measured on 64 x 64 to 400 x 400 matrices, it is 0.7 to
-    1.1 of the true one where columns have Pareto scales, and 0.8 to 2.3 for independent weights.
+    two of them share rows and two columns. Measured on 64 x 64 to 400 x 400 matrices, it is 0.6 to
+    1.0 of the true one where columns have Pareto scales, and 0.8 to 2.3 for independent weights.
 
     Attributes:
         eps: How far the shares spread, in [0, 1). The authors tuned it to model and method, from

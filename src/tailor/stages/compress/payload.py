@@ -312,12 +312,13 @@ def specs_of(state: Mapping[str, Tensor]) -> tuple[dict[str, Spec], dict[str, st
     ties: dict[str, str] = {}
     seen: dict[tuple[object, ...], str] = {}
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        if tensor.numel() and not tensor.is_meta and place in seen:
+        spec = spec_of(tensor, name)
+        place = (tensor.data_ptr(), spec.shape, tensor.stride(), spec.dtype)
+        if tensor.numel() and place in seen:
             ties[name] = seen[place]
             continue
         seen[place] = name
-        specs[name] = spec_of(tensor, name)
+        specs[name] = spec
     return specs, ties
 
 

@@ -237,15 +237,13 @@ def _default(one: "dataclasses.Field[Any]") -> Any:
 
 def _said(value: Any, where: str) -> Json:
     """A method value as JSON: its type, and the fields that are not as by default."""
-    if not dataclasses.is_dataclass(value):
-        try:
-            plain = records.to_json(value)
-        except RecordError:
-            raise UsageError(f"{where} cannot be written down: {value!r}") from None
-        return plain
     known = {kind for kinds in KINDS.values() for kind in kinds} | set(STEPS)
     if type(value) not in known:
-        raise UsageError(f"{where} is of your own type {type(value).__name__}, which a file lacks")
+        try:
+            return records.to_json(value)
+        except RecordError:
+            kind = type(value).__name__
+            raise UsageError(f"{where} is of your own type {kind}, which a file lacks") from None
     fields = {
         one.name: getattr(value, one.name)
         for one in dataclasses.fields(value)

@@ -133,9 +133,7 @@ def _resize(model: nn.Module, stated: Mapping[str, Mapping[str, Any]]) -> None:
             if type(value) is not type(own[key]):
                 raise PayloadError(f"{key} of {name} is {value!r}")
             if type(value) is int and not 1 <= value <= own[key]:
-                raise PayloadError(
-                    f"{key} of {name} is {value}, but factory allows 1 to {own[key]}"
-                )
+                raise PayloadError(f"{key} of {name} is {value}, not from 1 to {own[key]}")
         _shape(parts[name], told)
 
 

@@ -1,6 +1,6 @@
 """Quantise the matrices of a network, or one layer at a time of whatever can be read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -104,17 +104,13 @@ def quantize(
     """
     quantizer = Shortest(tolerance=0.01) if quantizer is None else quantizer
     work = copied(model, who="quantize")
-    state = work.state_dict(keep_vars=True)
+    state = work.state_dict()
     coded: dict[str, Grid | Codebook] = {}
     done: list[QuantizedLayer] = []
     left: list[LeftAlone] = []
     for layer in fitting(work, layers, skip, who="quantize"):
         weight = layer.load()
-        if state.get(layer.key) is not weight:
-            reason = "computed anew in each forward pass, such as by a parametrization"
-            left.append(LeftAlone(name=layer.name, reason=reason))
-            continue
-        found = quantize_layer(layer, quantizer)
+        found = _why_not_a_parameter(layer, state) or quantize_layer(layer, quantizer)
         if isinstance(found, LeftAlone):
             left.append(found)
             continue
@@ -171,6 +167,14 @@ def quantize_layer(
             else NoFit(reason=f"the relative squared error is {error:g}", n=len(x))
         ),
     )
+
+
+def _why_not_a_parameter(layer: Layer, state: Mapping[str, torch.Tensor]) -> LeftAlone | None:
+    if isinstance(layer.load(), nn.Parameter):
+        return None
+    known = layer.key in state
+    reason = "a buffer" if known else "computed anew in each forward pass by a parametrization"
+    return LeftAlone(name=layer.name, reason=reason)
 
 
 def _why_not(weight: torch.Tensor) -> str | None:
