@@ -3,15 +3,17 @@
     OMP_NUM_THREADS=1 python -m benchmarks.compress.shrink
     python -m benchmarks.compress.shrink --show
 
-Four networks that hold as many parameters that matter: all units (dense), the same with zeros in
-place of nine tenths of the units (masked), without these units (shrunk), and with two thin
-matrices for each one at a tenth of the parameters (low rank). They take turns; times are medians
-of CPU time. The weights are random, as speed does not depend on them. Masked and shrunk give the
-same outputs, which is recorded, too. Writes benchmarks/results/shrink.json.
+One network in four ways: with all units (dense), with zeros in place of nine tenths of the hidden
+ones (masked), without these (shrunk), and with two thin matrices for each one at a tenth of its
+parameters (low rank). They take turns; times are medians of CPU time. The weights are random, as
+speed does not depend on them. Masked and shrunk give the same outputs, which is recorded, too.
+A convolution between two others loses inputs and outputs, so that a hundredth of it is left.
+Writes benchmarks/results/shrink.json.
 """
 
 import argparse
 import copy
+import itertools
 import json
 import statistics
 import tempfile
@@ -35,7 +37,7 @@ SECONDS = 0.02  # each timing repeats the call until it takes so long
 def mlp(*widths: int) -> nn.Sequential:
     """Linear layers with ReLU between them."""
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -43,7 +45,7 @@ def mlp(*widths: int) -> nn.Sequential:
 def conv(*channels: int) -> nn.Sequential:
     """Convolutions 3 x 3 with BatchNorm and ReLU, pooled twice, then a linear layer."""
     layers: list[nn.Module] = []
-    for at, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
+    for at, (a, b) in enumerate(itertools.pairwise(channels)):
         layers += [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
         layers += [nn.MaxPool2d(2)] if at % 2 else []
     return nn.Sequential(
@@ -145,13 +147,14 @@ def show() -> None:
     """The record as Markdown."""
     record = json.loads(RESULT.read_text())
     print(f"{record['machine']}, torch {record['versions']['torch']}, {record['threads']} thread\n")
-    print("| network | batch | dense ms | masked | shrunk | low rank | file |")
-    print("| --- | --: | --: | --: | --: | --: | --: |")
+    print("| network | batch | dense ms | masked | shrunk | low rank | parameters left | file |")
+    print("| --- | --: | --: | --: | --: | --: | --: | --: |")
     for row in record["rows"]:
         ms = row["ms"]
         faster = [f"{ms['dense'] / ms[one]:.1f}x" for one in ("masked", "shrunk", "low rank")]
         smaller = f"{row['bytes']['dense'] / row['bytes']['shrunk']:.0f}x smaller"
-        cells = (row["network"], str(row["batch"]), f"{ms['dense']:.2f}", *faster, smaller)
+        left = f"{row['parameters']['shrunk'] / row['parameters']['dense']:.1%}"
+        cells = (row["network"], str(row["batch"]), f"{ms['dense']:.2f}", *faster, left, smaller)
         print(f"| {' | '.join(cells)} |")
 
 

@@ -16,10 +16,10 @@ TEXT = charlm.Text(
 )
 
 
-def model():
+def model(blocks=2):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return charlm.network(8, width=24, blocks=2).eval()
+        return charlm.network(8, width=24, blocks=blocks).eval()
 
 
 def test_every_rule_prunes():
@@ -38,7 +38,7 @@ def test_a_study_goes_on_where_it_was(monkeypatch):
         allocation, "METHODS", {n: METHODS[n] for n in ("uniform", "alpha, median")}
     )
     monkeypatch.setattr(allocation, "SCORES", {"magnitude": SCORES["magnitude"]})
-    case = allocation.case(model(), TEXT, seed=0)
+    case = allocation.case(model(blocks=3), TEXT, seed=0)
     done, kept = {}, []
     allocation.measure(case, done, lambda: kept.append(len(done)), permuted=3)
     assert kept == [4, 5, 6, 7, 7, 7]
@@ -54,6 +54,7 @@ def test_permutations_differ():
     found = allocation.permutations([0.1, 0.2, 0.3, 0.4], 20, seed=0)
     assert len({tuple(one) for one in found}) == 20
     assert [0.1, 0.2, 0.3, 0.4] not in found
+    assert allocation.permutations([0.1, 0.2], 20, seed=0) == [[0.2, 0.1]]
 
 
 def test_training_lowers_the_loss(capsys, monkeypatch):

@@ -139,6 +139,12 @@ def test_what_is_stored(kernel):
     assert reduce_weight(kernel, Entries(), share=0.5).size == 270
 
 
+def test_a_share_is_not_lost_to_rounding():
+    assert 0.29 * 100 < 29  # in doubles
+    found = reduce_weight(torch.arange(100.0).reshape(10, 10), Entries(), share=0.29)
+    assert found.kept == 71
+
+
 def test_of_equal_ones_the_first_goes():
     found = reduce_weight(torch.ones(3, 4), Entries(), share=0.3)
     assert found.weight.flatten().tolist() == [0.0] * 3 + [1.0] * 9

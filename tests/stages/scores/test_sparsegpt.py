@@ -136,6 +136,15 @@ def test_numbers_are_exact_and_zeros_stay(data):
     assert gone == drop
 
 
+def test_zeros_in_late_columns_stay_zero_however_the_blocks_share():
+    W, X = normal(4, 12), correlated(40, 12)
+    W[:, 6:] = 0
+    W[0, 6] = 5
+    found = SparseGPT(block=2).prune(W, 32, inputs=seen(X))  # 23 zeros, and 9 more
+    assert (found.matrix[W == 0] == 0).all()
+    assert int((found.matrix == 0).sum()) == int((~found.keep).sum()) == 32
+
+
 def test_dead_inputs_go_first_and_mend_nothing():
     W, X = normal(3, 4), correlated(30, 4)
     X[:, 1] = 0

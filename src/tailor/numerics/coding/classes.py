@@ -22,7 +22,7 @@ from tailor.numerics.coding.entropy import CHUNK, UNIT, fixed_log2
 MAX_CLASSES = 16  # of rows, and of columns
 MAX_PAIRS = 64
 SIZES = (2, 4, 8, 16)
-ROUNDS = 4
+ROUNDS = 6
 SMALLEST = 1 << 10  # entries of a matrix worth the search
 MAX_LINES = 1 << 18  # rows and columns together
 FEWEST = 4  # entries for each row and column, on average, at least
@@ -55,6 +55,12 @@ class Classes:
     def pairs(self) -> int:
         """Number of pairs of classes."""
         return self.n_rows * self.n_columns
+
+    def same(self, other: "Classes") -> bool:
+        """Is every line in the same class?"""
+        return np.array_equal(self.rows, other.rows) and np.array_equal(
+            self.columns, other.columns
+        )
 
     def contexts(self) -> UInt8[ndarray, "n"]:
         """Number of the pair of each entry, in row order."""
@@ -164,20 +170,17 @@ class _Search:
         rows, columns = (_even(sums, size if differ else 1) for sums, differ in self.lines)
         found = Classes(rows=rows, columns=columns, n_rows=_top(rows), n_columns=_top(columns))
         for _ in range(ROUNDS):
-            rows = self._assign(found, axis=0)
-            if found.n_columns > 1 or found.n_rows > 1:
-                found = _used(rows, found.columns)
+            before = found
+            found = _used(self._assign(found, axis=0), found.columns)
             found = _used(found.rows, self._assign(found, axis=1))
-            if found.pairs == 1:
+            if found.pairs == 1 or found.same(before):
                 break
         return found
 
     def length(self, classes: Classes) -> int:
         """Expected length in 1/UNIT bits: entries, tables and classes."""
         counts = self._counts(classes, axis=0)
-        tables = np.zeros((classes.n_rows, *counts.shape[1:]))
-        np.add.at(tables, classes.rows, counts)
-        whole = tables.astype(np.int64)
+        whole = _tables(counts, classes.rows, classes.n_rows)
         entries = int((whole.sum(axis=2) * fixed_log2(np.maximum(whole.sum(axis=2), 1))).sum())
         entries -= int((whole * fixed_log2(np.maximum(whole, 1))).sum())
         side = sum(_sequence(line) for line in (classes.rows, classes.columns))
@@ -191,9 +194,7 @@ class _Search:
         if number == 1:
             return own
         counts = self._counts(classes, axis)
-        tables = np.zeros((number, *counts.shape[1:]))
-        np.add.at(tables, own, counts)
-        smooth = 2 * tables.astype(np.int64) + 1  # what a class has not seen it may yet meet
+        smooth = 2 * _tables(counts, own, number) + 1  # what is not seen yet may be met
         costs = fixed_log2(smooth.sum(axis=2))[:, :, None] - fixed_log2(smooth)
         lengths = counts.reshape(len(counts), -1) @ costs.reshape(number, -1).T.astype(np.float64)
         best: ndarray = lengths.argmin(axis=1).astype(np.uint8)
@@ -217,6 +218,15 @@ class _Search:
         return counts.reshape(-1, others, self.kinds).astype(np.float64)
 
 
+def _tables(
+    counts: Float64[ndarray, "lines others kinds"], classes: UInt8[ndarray, "lines"], number: int
+) -> Int64[ndarray, "number others kinds"]:
+    """Sums of counts over the lines of each class."""
+    member = (classes == np.arange(number)[:, None]).astype(np.float64)
+    sums = member @ counts.reshape(len(counts), -1)  # whole numbers: exact in any order
+    return sums.astype(np.int64).reshape(number, *counts.shape[1:])
+
+
 def _even(sums: Int64[ndarray, "lines"], size: int) -> UInt8[ndarray, "lines"]:
     """``size`` classes of equal numbers of lines, in the order of their lengths."""
     order = np.argsort(sums, kind="stable")
@@ -228,7 +238,7 @@ def _even(sums: Int64[ndarray, "lines"], size: int) -> UInt8[ndarray, "lines"]:
 def _used(rows: UInt8[ndarray, "r"], columns: UInt8[ndarray, "c"]) -> Classes:
     """The same classes, numbered without gaps."""
     rows, columns = (
-        np.unique(line, return_inverse=True)[1].astype(np.uint8) for line in (rows, columns)
+        ((np.bincount(line) > 0).cumsum() - 1).astype(np.uint8)[line] for line in (rows, columns)
     )
     return Classes(rows=rows, columns=columns, n_rows=_top(rows), n_columns=_top(columns))
 

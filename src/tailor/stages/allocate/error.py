@@ -226,10 +226,11 @@ def _unreliable(fit: StableFit | NoFit) -> str:
     if fit.high >= 2:
         return f"the index {fit.index:.3f} cannot be told from 2, that of a finite variance"
     limit = max(fit.n**-0.5, LEAST_D)
-    if fit.D is not None and fit.D <= limit:
+    distance = fit.D
+    if distance is not None and distance <= limit:
         return ""
-    distance = "unknown" if fit.D is None else f"{fit.D:.3g}, above {limit:.3g}"
-    return f"the weights do not follow a stable law (distance {distance})"
+    far = "unknown" if distance is None else f"{distance:.3g}, above {limit:.3g}"
+    return f"the weights do not follow a stable law (distance {far})"
 
 
 def _deviation(matrix: Float[Tensor, "out in"]) -> float:

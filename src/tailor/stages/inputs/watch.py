@@ -134,7 +134,7 @@ class Watch:
         # A detached tensor is a new object over the same memory: memory, view and version tell.
         held, how = self._held, (place.gram, *_view(x), *geometry(place.module))
         version = None if x.is_inference() else x._version  # which such tensors do not count
-        if held is not None and held.same(how, version) and place.name not in held.names:
+        if held is not None and held.same(how, version):
             held.names.append(place.name)
             return
         self._flush()

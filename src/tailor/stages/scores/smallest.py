@@ -53,7 +53,7 @@ def _dropped(scores: Float[Tensor, "rows cols"], drop: list[int]) -> Bool[Tensor
         return torch.ones_like(scores, dtype=torch.bool)
     count = torch.tensor(drop, device=scores.device)[:, None]
     threshold = _ascending(scores).gather(1, (count - 1).clamp(min=0))
-    keep = (scores > threshold) | (count == 0)
+    keep = scores > threshold
     surplus = columns - keep.sum(dim=1, keepdim=True) - count
     tied = (surplus > 0).flatten().nonzero().flatten()
     if len(tied):
