@@ -48,6 +48,24 @@ from tailor.numerics.stable import (
 )
 from tailor.records import Provenance, load, save
 from tailor.stages import initialize as init
+from tailor.stages.allocate import (
+    ERK,
+    LAMP,
+    OWL,
+    Allocated,
+    Allocation,
+    AlphaPruning,
+    ByDeviation,
+    ByError,
+    ByTailIndex,
+    FixedAllocation,
+    GlobalMagnitude,
+    LqPerNeuron,
+    PQIndex,
+    Ramp,
+    Sensitivity,
+    UniformAllocation,
+)
 from tailor.stages.analyze import (
     Analyses,
     Analysis,
@@ -71,19 +89,42 @@ from tailor.stages.balance import TempBalance, layer_groups
 from tailor.stages.certify import Certificate, Verification, certify, verify
 from tailor.stages.compare import Comparison, compare
 from tailor.stages.compress import (
+    RANS,
+    Adaptive,
     Candidate,
+    Coder,
+    Compressed,
     CompressedModel,
+    CompressionReport,
+    Factorize,
+    KMeans,
+    Prune,
+    Quantize,
+    Quantized,
     Quantizer,
+    Recipe,
+    Rescale,
+    Retrain,
+    Shortest,
+    Shrink,
+    TensorReport,
     Uniform,
+    UniformStep,
     compress,
+    compress_checkpoint,
     frontier,
+    pack,
+    quantize,
 )
+from tailor.stages.export import export
+from tailor.stages.factorize import Factorized, factorize
 from tailor.stages.gradient_noise import (
     GradientNoise,
     IterateTails,
     gradient_noise,
     iterate_tail_index,
 )
+from tailor.stages.inputs import Inputs, collect
 from tailor.stages.nodes import (
     NodeScale,
     PrunedNodes,
@@ -93,7 +134,17 @@ from tailor.stages.nodes import (
 )
 from tailor.stages.noise import Injector, StableNoise
 from tailor.stages.polish import polish
-from tailor.stages.scores import Magnitude
+from tailor.stages.prune import (
+    Masks,
+    Pruned,
+    cubic,
+    geometric,
+    hold,
+    iterate,
+    prune,
+    prune_layers,
+    rewind,
+)
 from tailor.stages.regularize import (
     L1,
     L2,
@@ -124,6 +175,17 @@ from tailor.stages.schedule import (
     Schedule,
     Window,
 )
+from tailor.stages.scores import Magnitude, NofM, Score, Scored, SparseGPT, Wanda
+from tailor.stages.shrink import (
+    ActivationScore,
+    ColumnNorm,
+    Importance,
+    PathScore,
+    RowNorm,
+    Shrunk,
+    shrink,
+)
+from tailor.stages.sparse import Sparse, SparseLinear, to_sparse_cpu
 from tailor.stages.train import (
     Checkpoint,
     LayerTail,
@@ -164,8 +226,16 @@ __all__ = [
     "gradient_noise",
     "iterate_tail_index",
     "train",
+    "prune",
+    "shrink",
+    "factorize",
+    "quantize",
+    "pack",
     "compress",
+    "compress_checkpoint",
     "frontier",
+    "export",
+    "to_sparse_cpu",
     "polish",
     "certify",
     "verify",
@@ -275,10 +345,61 @@ __all__ = [
     "StopRule",
     "Patience",
     "SpectrumSettles",
-    # how compression is steered
+    # what is done to make a network small, as values
+    "Recipe",
+    "Prune",
+    "Shrink",
+    "Factorize",
+    "Retrain",
+    "Rescale",
+    "Quantize",
+    # which weights go, and how many of each matrix
+    "Score",
     "Magnitude",
+    "Wanda",
+    "SparseGPT",
+    "Scored",
+    "NofM",
+    "Allocation",
+    "UniformAllocation",
+    "FixedAllocation",
+    "GlobalMagnitude",
+    "LAMP",
+    "ERK",
+    "Ramp",
+    "OWL",
+    "AlphaPruning",
+    "Sensitivity",
+    "ByError",
+    "ByDeviation",
+    "ByTailIndex",
+    "LqPerNeuron",
+    "PQIndex",
+    "collect",
+    "Inputs",
+    "prune_layers",
+    # zeros that last, and schedules
+    "hold",
+    "Masks",
+    "cubic",
+    "geometric",
+    "iterate",
+    "rewind",
+    # which units go
+    "Importance",
+    "PathScore",
+    "ActivationScore",
+    "ColumnNorm",
+    "RowNorm",
+    # few values, and how they are coded
     "Quantizer",
+    "Shortest",
+    "UniformStep",
     "Uniform",
+    "KMeans",
+    "Coder",
+    "RANS",
+    "Adaptive",
     # what they return
     "Weights",
     "Layer",
@@ -297,8 +418,18 @@ __all__ = [
     "Step",
     "LayerTail",
     "PrunedNodes",
-    "Candidate",
+    "Allocated",
+    "Pruned",
+    "Shrunk",
+    "Factorized",
+    "Quantized",
+    "Sparse",
+    "SparseLinear",
+    "Compressed",
     "CompressedModel",
+    "CompressionReport",
+    "TensorReport",
+    "Candidate",
     "Certificate",
     "Verification",
     "OccamBound",

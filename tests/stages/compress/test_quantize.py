@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from tailor.errors import NonFinite, UsageError
+from tailor.numerics.codebooks import Ranked, kmeans, kmeans_error
 from tailor.numerics.coding import Codebook, Grid
 from tailor.numerics.powerlaw import NoFit
 from tailor.stages.compress.quantize import (
@@ -86,6 +87,18 @@ def test_the_error_of_a_tensor_stays_within_the_tolerance(make, dtype, tolerance
     if bool((weights != 0).any()):
         fitted = make(tolerance=tolerance).fit(weights)
         assert relative(weights, fitted.round(weights)) <= tolerance
+
+
+@pytest.mark.parametrize("levels", [3, 5, 9])
+def test_values_of_a_narrow_type_keep_the_tolerance_after_rounding(levels):
+    """The means themselves would just do, but the type cannot hold them."""
+    weights = heavy(11, 30, 40).to(torch.bfloat16)
+    ranked = Ranked.of(weights.float().flatten().numpy())
+    tolerance = kmeans_error(ranked, kmeans(ranked, levels)) * (1 + 1e-9)
+    fitted = KMeans(tolerance=tolerance).fit(weights)
+    assert relative(weights, fitted.round(weights)) <= tolerance
+    values = torch.as_tensor(fitted.code(weights).values)
+    assert torch.equal(values.to(torch.bfloat16).float(), values)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

@@ -22,7 +22,7 @@ from tailor.numerics.coding.entropy import CHUNK, UNIT, fixed_log2
 MAX_CLASSES = 16  # of rows, and of columns
 MAX_PAIRS = 64
 SIZES = (2, 4, 8, 16)
-ROUNDS = 6
+ROUNDS = 4
 SMALLEST = 1 << 10  # entries of a matrix worth the search
 MAX_LINES = 1 << 18  # rows and columns together
 FEWEST = 4  # entries for each row and column, on average, at least

@@ -11,7 +11,6 @@ from tailor.numerics.coding.entropy import UNIT, chunks, histogram
 from tailor.numerics.coding.symbols import (
     COLUMNS,
     DIRECT,
-    KEPT,
     Split,
     pack_bits,
     packed_size,
@@ -20,7 +19,8 @@ from tailor.numerics.coding.symbols import (
 from tailor.numerics.coding.tables import COST, frequencies, roots
 
 TABLE_BITS = 24  # about what a table costs beside its entries
-GROUPS = 32  # of symbols, for finding classes
+GROUPS = 16  # of symbols, for finding classes
+TRIED = (0, 2)  # bits kept of numbers that share a symbol
 FEW = 256  # occurrences of a number on average, below which sharing symbols may pay
 
 
@@ -123,7 +123,7 @@ def _best_split(
         options += [
             Split(direct=direct, kept=kept)
             for direct in DIRECT
-            for kept in KEPT
+            for kept in TRIED
             if kept <= direct and largest >> direct
         ]
     lengths = [_length(split, distinct, numbers) for split in options]

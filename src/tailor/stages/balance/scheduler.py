@@ -13,8 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from tailor.errors import UsageError
 from tailor.numerics.powerlaw import HillMid
-from tailor.stages.balance.factors import ASSIGNMENTS, Assignment, SpectrumFit, assign, exponent
+from tailor.stages.balance.factors import ASSIGNMENTS, Assignment, assign
 from tailor.stages.balance.groups import WHO, Patterns, chosen, places_of
+from tailor.stages.exponents import SpectrumFit, exponent
 from tailor.stages.targets import Target, whole
 from tailor.weights.views import Taps, View
 
