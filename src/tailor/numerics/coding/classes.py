@@ -58,9 +58,7 @@ class Classes:
 
     def same(self, other: "Classes") -> bool:
         """Is every line in the same class?"""
-        return np.array_equal(self.rows, other.rows) and np.array_equal(
-            self.columns, other.columns
-        )
+        return np.array_equal(self.rows, other.rows) and np.array_equal(self.columns, other.columns)
 
     def contexts(self) -> UInt8[ndarray, "n"]:
         """Number of the pair of each entry, in row order."""

@@ -56,6 +56,12 @@ def fixed_log2(numbers: Integer[ndarray, "*shape"] | int) -> Int64[ndarray, "*sh
     Exact to a rounding below 2^15, and to 3/UNIT above.
     """
     whole = np.asarray(numbers, dtype=np.int64)
+    if whole.size and int(whole.max()) < len(_SMALL):
+        return np.asarray(_SMALL[whole])
+    return _any_log2(whole)
+
+
+def _any_log2(whole: Int64[ndarray, "*shape"]) -> Int64[ndarray, "*shape"]:
     exponent = np.frexp(whole.astype(np.float64))[1].astype(np.int64) - 1
     lead = np.where(
         exponent > FINE,
@@ -63,3 +69,6 @@ def fixed_log2(numbers: Integer[ndarray, "*shape"] | int) -> Int64[ndarray, "*sh
         whole << np.maximum(FINE - exponent, 0),
     )
     return np.asarray(exponent * UNIT + _LOGARITHMS[lead - (1 << FINE)])
+
+
+_SMALL = _any_log2(np.maximum(np.arange(2 << FINE), 1))
