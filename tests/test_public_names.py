@@ -52,7 +52,7 @@ NAMES = [
     *("rewind", "Importance", "PathScore", "ActivationScore", "ColumnNorm", "RowNorm"),
     *("Shortest", "UniformStep", "KMeans", "Coder", "RANS", "Adaptive", "Allocated", "Pruned"),
     *("Shrunk", "Factorized", "Quantized", "Sparse", "SparseLinear", "Compressed"),
-    *("CompressionReport", "TensorReport"),
+    *("CompressionReport", "TensorReport", "save_shrunk", "load_shrunk"),
     *("TailorError", "UsageError", "SourceError", "NoMatrices", "NonFinite", "PayloadError"),
     *("RecordError", "TaskError", "OutputError", "EngineError"),
 ]

@@ -185,9 +185,14 @@ def main() -> None:
             lambda file=file, done=done: file.write_text(json.dumps(done, indent=1)),
         )
         runs.append(done)
-    about = asdict(tl.Provenance.now(0)) | {"steps": STEPS, "characters": len(text.characters)}
-    RESULT.write_text(json.dumps({"about": about, "runs": runs}, indent=1) + "\n")
+        record(runs, len(text.characters))
     show()
+
+
+def record(runs: list[dict], characters: int) -> None:
+    """Write what is known of the seeds that are done."""
+    about = asdict(tl.Provenance.now(0)) | {"steps": STEPS, "characters": characters}
+    RESULT.write_text(json.dumps({"about": about, "runs": runs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

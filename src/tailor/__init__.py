@@ -183,6 +183,8 @@ from tailor.stages.shrink import (
     PathScore,
     RowNorm,
     Shrunk,
+    load_shrunk,
+    save_shrunk,
     shrink,
 )
 from tailor.stages.sparse import Sparse, SparseLinear, to_sparse_cpu
@@ -228,6 +230,8 @@ __all__ = [
     "train",
     "prune",
     "shrink",
+    "save_shrunk",
+    "load_shrunk",
     "factorize",
     "quantize",
     "pack",

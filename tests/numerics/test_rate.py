@@ -217,7 +217,7 @@ def test_samples_that_no_law_fits(values, reason):
 
 def test_a_prediction_is_not_changed_by_the_order_of_rows():
     """A regular choice of some weights could take the same columns of every row."""
-    x = np.tile(np.r_[np.full(1024, 0.5), np.full(1024, 1.0)], 100)
+    x = np.tile([0.5, 1.0], 100_000)
     x = x * np.random.default_rng(0).standard_normal(len(x))
     one = predicted_bits(x, 0.01)
     other = predicted_bits(np.random.default_rng(1).permutation(x), 0.01)

@@ -244,6 +244,13 @@ def test_a_tensor_that_is_not_what_its_spec_says_is_refused():
             packed([(tensor, wrong)])
 
 
+def test_a_codebook_of_too_many_values_is_refused():
+    many = np.arange(1 << 18, dtype=np.float32)
+    book = Codebook(codes=np.zeros(3, dtype=int), values=many)
+    with pytest.raises(UsageError, match="at most 262143"):
+        packed([(book, Spec(shape=(3,), dtype="float32"))])
+
+
 def small_streams():
     """One stream for each way in which tensors are sent."""
     rng = np.random.default_rng(1)

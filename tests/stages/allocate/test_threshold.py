@@ -143,7 +143,8 @@ def test_zeros_go_first(rule):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8])
 def test_types_are_compared_exactly(dtype):
-    tensors = {name: (8 * w).to(dtype) for name, w in random().items()}
+    wide = (1e-9, 1.5e-9, 1e9) if dtype == torch.bfloat16 else (1.0, 3.0, 0.2)
+    tensors = {name: (8 * w).to(dtype) for name, w in random(scales=wide).items()}
     found = GlobalMagnitude().allocate(layers(tensors), 0.5, score=SCORE)
     assert found.drop == among_the_smallest({n: w.double().abs() for n, w in tensors.items()}, 108)
 

@@ -222,7 +222,8 @@ def _tables(
     """Sums of counts over the lines of each class."""
     member = (classes == np.arange(number)[:, None]).astype(np.float64)
     sums = member @ counts.reshape(len(counts), -1)  # whole numbers: exact in any order
-    return sums.astype(np.int64).reshape(number, *counts.shape[1:])
+    tables: ndarray = sums.astype(np.int64).reshape(number, *counts.shape[1:])
+    return tables
 
 
 def _even(sums: Int64[ndarray, "lines"], size: int) -> UInt8[ndarray, "lines"]:

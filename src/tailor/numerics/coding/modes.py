@@ -15,6 +15,7 @@ from tailor.numerics.coding.symbols import pack_bits, packed_size, unpack_bits
 from tailor.numerics.coding.tensors import DTYPES, Codebook, Coded, Grid, Raw, Spec, sides
 
 MODES = ("stored", "grid", "codebook", "floats", "bytes")
+MAX_VALUES = (1 << 18) - 1  # of a codebook
 VALUES = ("float32", "float16", "bfloat16")  # types in which the values of a codebook are stored
 
 
@@ -91,6 +92,11 @@ def _plan_grid(tensor: Grid, spec: Spec) -> Plan:
 
 
 def _plan_codebook(tensor: Codebook, spec: Spec) -> Plan:
+    if len(tensor.values) > MAX_VALUES:
+        raise UsageError(
+            f"a codebook has {len(tensor.values)} values, but at most {MAX_VALUES} can be packed; "
+            "leave the tensor as it is"
+        )
     kind, stored = _pack_values(tensor.values)
     return Plan(
         mode=MODES.index("codebook"),

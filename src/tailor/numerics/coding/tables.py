@@ -60,7 +60,7 @@ def frequencies(roots: Int64[ndarray, "symbols"]) -> Int64[ndarray, "symbols"]:
 
 
 # How an entry is predicted from those before it; the encoder takes the best for each table.
-PREDICTORS = ("last", "line", "pairs", "mirror at zero", "mirror in the middle", "table before")
+PREDICTORS = ("last", "line", "mirror at zero", "mirror in the middle", "table before")
 NEAR = 8  # entries whose sum says how this table compares with the one before
 LEVELS = 8  # of expected entries (by binary length), each with coins of its own
 SIZES = 13  # binary lengths of residuals
@@ -119,8 +119,6 @@ class RootsCoder:
     def _expect(self, method: int, roots: Sequence[int], ends: tuple[int, int], column: int) -> int:
         """The entry foreseen in a column, from those in the columns before."""
         name, first = PREDICTORS[method], ends[0]
-        if name == "pairs":
-            return roots[column - 2] if column - 2 >= first else 0
         if name == "table before":
             near = slice(max(first, column - NEAR), column)
             known, other = sum(roots[near]) + 1, sum(self.before[near]) + 1
