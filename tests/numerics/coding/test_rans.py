@@ -109,6 +109,15 @@ def test_chosen_lanes_cost_a_thousandth_and_bound_the_steps():
     assert rans.choose_lanes(1 << 30, 1e12) == rans.MAX_LANES
 
 
+def test_a_state_at_the_bound_moves_a_word_out():
+    """After the symbol 0 the state is 2^18, the first that does not fit for frequency 1."""
+    tables = np.array([[4096, 1, TOTAL - 4097]])
+    symbols, contexts = np.array([1, 0]), np.zeros(2, dtype=np.uint8)
+    data = rans.encode(symbols, contexts, tables, lanes=1)
+    assert len(data) == 2 + 4 + 2
+    assert scalar_decode(data, contexts, tables) == [1, 0]
+
+
 def test_what_is_certain_costs_nothing():
     tables = tables_of([0, 3, 0], [1, 1, 1])
     ones = np.ones(1000, dtype=np.uint16)

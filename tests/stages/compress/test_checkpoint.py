@@ -85,6 +85,10 @@ class Killed(BaseException):
     pass
 
 
+def killed(*arguments, **named):
+    raise Killed("now")
+
+
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_killed_run_goes_on_where_it_was(source, tmp_path, monkeypatch, after):
     whole = tmp_path / "whole.tailor"
@@ -94,12 +98,12 @@ def test_a_killed_run_goes_on_where_it_was(source, tmp_path, monkeypatch, after)
 
     def dies(pairs):
         if len(done) == after:
-            raise Killed
+            raise Killed("now")
         done.append(len(pairs))
         return real(pairs)
 
     monkeypatch.setattr(module, "write_group", dies)
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="now"):
         compress_checkpoint(read(source), path, RECIPE)
     assert not path.exists()
     counted = []
@@ -113,8 +117,8 @@ def test_a_killed_run_goes_on_where_it_was(source, tmp_path, monkeypatch, after)
 def test_another_recipe_does_not_go_on(source, tmp_path, monkeypatch):
     path = tmp_path / "model.tailor"
     real = module.write_file
-    monkeypatch.setattr(module, "write_file", lambda *a, **k: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
+    monkeypatch.setattr(module, "write_file", killed)
+    with pytest.raises(Killed, match="now"):
         compress_checkpoint(read(source), path, RECIPE)
     monkeypatch.setattr(module, "write_file", real)
     counted = []
@@ -127,8 +131,8 @@ def test_another_recipe_does_not_go_on(source, tmp_path, monkeypatch):
 def test_damaged_leftovers_are_made_again(source, tmp_path, monkeypatch):
     path = tmp_path / "model.tailor"
     real = module.write_file
-    monkeypatch.setattr(module, "write_file", lambda *a, **k: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
+    monkeypatch.setattr(module, "write_file", killed)
+    with pytest.raises(Killed, match="now"):
         compress_checkpoint(read(source), path, RECIPE, beside=False)
     monkeypatch.setattr(module, "write_file", real)
     work = tmp_path / "model.tailor.partial"

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.compress import shrink
 
-
 TINY = {
     "mlp": (lambda: shrink.mlp(6, 30, 20, 3), (6,)),
     "conv": (lambda: shrink.conv(3, 30, 20), (3, 8, 8)),

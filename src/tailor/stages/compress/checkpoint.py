@@ -87,6 +87,9 @@ def compress_checkpoint(
         about=dict(about or {"recipe": recipe.written()}),
         watch=watch,
     )
+    before = None
+    if evaluate is not None:  # first, since weights that do not fit are found out by it
+        before = float(evaluate({one.name: one.load() for one in _tensors(weights)}))
     allocated, rows = run.write()
     uniform = None
     if beside and prune is not None and _has_another(prune):
@@ -107,7 +110,7 @@ def compress_checkpoint(
         report = replace(
             report,
             quality_name=quality,
-            quality_before=float(evaluate({one.name: one.load() for one in _tensors(weights)})),
+            quality_before=before,
             quality_after=_quality(evaluate, run.path),
         )
     run.clear()
