@@ -267,10 +267,7 @@ def mean_of(values: list[float], digits: int) -> str:
 
 def show_correlations(groups: dict[str, list[dict]], lost: float) -> None:
     """Rank correlation over the settings, seeds averaged; and over seeds within settings."""
-    table(
-        f"share that goes at {100 * lost:.0f} points",
-        [f"{method}: settings, seeds" for method in METHODS],
-    )
+    table(f"{100 * lost:g} % lost", list(METHODS))
     for name, look in LOOKS.items():
         cells = []
         for method in METHODS:
@@ -299,7 +296,7 @@ def within_settings(x: list[list[float]], y: list[list[float]]) -> str:
         for side in (x, y)
     )
     if not a.any() or not b.any():
-        return "none"
+        return "-"
     return f"{float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)):+.2f}"
 
 

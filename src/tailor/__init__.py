@@ -130,7 +130,6 @@ from tailor.stages.nodes import (
     PrunedNodes,
     map_penalty,
     prune_nodes,
-    shrink_nodes,
 )
 from tailor.stages.noise import Injector, StableNoise
 from tailor.stages.polish import polish
@@ -186,6 +185,7 @@ from tailor.stages.shrink import (
     load_shrunk,
     save_shrunk,
     shrink,
+    shrink_nodes,
 )
 from tailor.stages.sparse import Sparse, SparseLinear, to_sparse_cpu
 from tailor.stages.train import (

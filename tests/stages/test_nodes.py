@@ -13,7 +13,8 @@ from torch import nn
 
 from tailor.errors import UsageError
 from tailor.numerics.nodes import GBFRY, Equal, Horseshoe, InverseGamma
-from tailor.stages.nodes import NodeScale, PrunedNodes, map_penalty, prune_nodes, shrink_nodes
+from tailor.stages.nodes import NodeScale, PrunedNodes, map_penalty, prune_nodes
+from tailor.stages.shrink import shrink_nodes
 
 
 def generator(seed=0):

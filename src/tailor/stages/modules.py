@@ -18,10 +18,10 @@ READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftAlone:
-    """A matrix that stays as it is.
+    """What stays as it is.
 
     Attributes:
-        name: Canonical name of the weight.
+        name: Canonical name of the weight, or name of the module.
         reason: Why, for people.
     """
 

@@ -1,6 +1,5 @@
-"""Scales of hidden nodes that are trained, and the removal of nodes whose scale is small."""
+"""Scales of hidden nodes that are trained, and the silencing of nodes whose scale is small."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +11,6 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.numerics.nodes import NodeLaw
 from tailor.stages.initialize import MATRICES, weight_name
-
-# Layers that act on each node alone, so that a node can be taken out from between two matrices.
-_ALONE = (
-    *(nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Hardtanh, nn.Hardswish, nn.Identity, nn.Dropout),
-)
 
 
 class NodeScale(nn.Module):
@@ -262,74 +255,3 @@ def _columns(name: str, part: nn.Module) -> Float[Tensor, "out p *taps"]:
 def _norms(columns: Float[Tensor, "out p *taps"]) -> Float[Tensor, "p"]:
     by_node = columns.to(torch.float64).transpose(0, 1).flatten(1)
     return by_node.square().sum(dim=1).sqrt()
-
-
-def shrink_nodes(model: nn.Module) -> nn.Sequential:
-    """The same function without its silent nodes: a smaller network of plain layers.
-
-    Each ``NodeScale`` is multiplied into the matrix after it, and nodes whose outgoing weights
-    are then all zero are taken out of both matrices. Outputs agree up to rounding. The model
-    itself is left as it is.
-
-    Args:
-        model: An ``nn.Sequential`` of ``nn.Linear``, activations that act on each node alone,
-            dropout, and ``NodeScale`` directly before a linear layer.
-
-    Raises:
-        UsageError: The model holds something else.
-    """
-    layers = _chain(model)
-    made: list[nn.Module] = []
-    kept: Tensor | None = None  # rows of the current matrix that the next one needs
-    for at in reversed(range(len(layers))):
-        layer = layers[at]
-        if isinstance(layer, nn.Linear):
-            scale = layers[at - 1] if at > 0 else None
-            factors = scale.factors.detach() if isinstance(scale, NodeScale) else None
-            weight = layer.weight.detach() * (1 if factors is None else factors)
-            inner = any(isinstance(one, nn.Linear) for one in layers[:at])
-            columns = _needed(weight) if inner else torch.ones_like(weight[0], dtype=torch.bool)
-            made.append(_smaller(layer, weight[:, columns], kept))
-            kept = columns
-        elif not isinstance(layer, NodeScale):
-            made.append(copy.deepcopy(layer))
-    small = nn.Sequential(*reversed(made))
-    small.training = model.training  # the layers have kept their own modes
-    return small
-
-
-def _chain(model: nn.Module) -> list[nn.Module]:
-    if not isinstance(model, nn.Sequential):
-        raise UsageError(f"shrink_nodes needs an nn.Sequential, but got {type(model).__name__}")
-    layers = list(model)
-    for at, layer in enumerate(layers):
-        if type(layer) not in (nn.Linear, NodeScale, *_ALONE):
-            raise UsageError(
-                f"shrink_nodes cannot tell whether {type(layer).__name__} (layer {at}) acts on "
-                "each node alone; it takes linear layers, activations, dropout and NodeScale"
-            )
-        if type(layer) is NodeScale and type(layers[min(at + 1, len(layers) - 1)]) is not nn.Linear:
-            raise UsageError(
-                f"the NodeScale at layer {at} has to stand directly before a linear layer"
-            )
-    return layers
-
-
-def _needed(weight: Float[Tensor, "out p"]) -> Bool[Tensor, "p"]:
-    """Columns that are not all zero; the first if none is left, as no layer may be empty."""
-    needed = (weight != 0).any(dim=0)
-    needed[0] |= ~needed.any()
-    return needed
-
-
-def _smaller(
-    layer: nn.Linear, weight: Float[Tensor, "out p"], kept: Bool[Tensor, "out"] | None
-) -> nn.Linear:
-    """The layer with this weight, of which only the rows kept."""
-    chosen = slice(None) if kept is None else kept
-    made = copy.deepcopy(layer)
-    made.weight = nn.Parameter(weight[chosen].clone(), layer.weight.requires_grad)
-    if layer.bias is not None:
-        made.bias = nn.Parameter(layer.bias.detach()[chosen].clone(), layer.bias.requires_grad)
-    made.out_features, made.in_features = made.weight.shape
-    return made

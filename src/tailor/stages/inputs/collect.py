@@ -130,8 +130,8 @@ def _complete(seen: Watch) -> dict[str, Inputs]:
         one = found[few[0]]
         warnings.warn(
             f"{', '.join(few[:8])}: fewer vectors than inputs ({one.count} and "
-            f"{len(one.squares)} for the first), so the Gram matrix is singular and SparseGPT "
-            "damps it more; collect on more data",
+            f"{len(one.squares)} for the first), so the Gram matrix is singular; collect "
+            "on more data, or it is damped more",
             UserWarning,
             stacklevel=3,
         )

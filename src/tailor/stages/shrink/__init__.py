@@ -29,6 +29,7 @@ from tailor.stages.shrink.importance import (
 from tailor.stages.shrink.mend import Compensation
 from tailor.stages.shrink.removal import Removed, Shrunk, shrink
 from tailor.stages.shrink.saved import load_shrunk, save_shrunk
+from tailor.stages.shrink.scales import shrink_nodes
 
 __all__ = [
     "ActivationScore",
@@ -43,4 +44,5 @@ __all__ = [
     "load_shrunk",
     "save_shrunk",
     "shrink",
+    "shrink_nodes",
 ]
