@@ -23,7 +23,7 @@ BENCH := .venv-bench
 export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help demo test check docs test-lowest format clean bench-demo bench-analyze bench-coverage \
-	bench-scaling bench-published bench-tables bench-train studies
+	bench-scaling bench-published bench-tables bench-train bench-compress studies
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -75,12 +75,22 @@ bench-train: .venv/dev.stamp ## cost of penalties, noise and balance; rewrites t
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.sampler
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.balance
 
-studies: .venv/dev.stamp ## the studies of docs/findings on digits, an hour or two; MNIST=FOLDER for MNIST
+bench-compress: .venv/dev.stamp ## size and speed of compression; rewrites five files in benchmarks/results/
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.coder
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.shrink
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.sparse
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.demo_network
+	$(BIN)/python -m benchmarks.compress.fuzz
+
+studies: .venv/dev.stamp ## the studies of docs/findings on digits, an hour or two; MNIST=FOLDER, TEXT=FILE for more
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.xiao
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.certified
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.balance_study
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.wan $(if $(MNIST),--data $(MNIST))
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.lee $(if $(MNIST),--data $(MNIST))
+	$(if $(MNIST),$(BIN)/python -m benchmarks.compress.barsbey_networks --data $(MNIST) --cache runs/barsbey)
+	$(if $(MNIST),$(BIN)/python -m benchmarks.compress.barsbey --data $(MNIST) --cache runs/barsbey)
+	$(if $(TEXT),$(BIN)/python -m benchmarks.compress.allocation --text $(TEXT) --folder runs/charlm)
 
 format: .venv/dev.stamp ## format the code and repair what ruff can repair
 	$(BIN)/ruff check --fix

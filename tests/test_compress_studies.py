@@ -99,6 +99,7 @@ def test_the_recorded_network_of_the_demo_is_20_times_smaller_within_half_a_poin
 
 
 PAGES = {
+    "barsbey2021.md": (barsbey, "barsbey.json"),
     "rate.md": (rate, "rate.json"),
     "shin2021.md": (shin, "shin.json"),
 }

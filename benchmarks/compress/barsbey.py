@@ -34,16 +34,15 @@ from benchmarks.compress.barsbey_networks import (
     restore,
     standardised,
 )
+from benchmarks.compress.barsbey_synthetic import ERROR, synthetic
 from tailor.numerics.ranks import rank_correlation
-from tailor.numerics.stable import log_moment_rows, sample_positive_stable
+from tailor.numerics.stable import log_moment_rows
 from tailor.stages.schemes import Entries, Nodes, Scheme, SingularValues, Units, reduce_weight
 from tailor.stages.scores.smallest import smallest_dropped
 
 RESULT = Path(__file__).parents[1] / "results" / "barsbey.json"
 SHARES = (0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99)
 LOSSES = (0.01, 0.05)  # of accuracy
-SIDE, DRAWS, ERROR = 500, 50, 0.1
-INDICES = (2.0, 1.95, 1.9, 1.85, 1.8, 1.75)
 # The scheme, whether layers are compared with each other, and how many last layers stay whole. In
 # the paper's program the last one does so, but for nodes: it is handed over as a transposed view,
 # and what is assigned to that never reaches the network.
@@ -55,37 +54,6 @@ METHODS: dict[str, tuple[Callable[..., Scheme], bool, int]] = {
     "nodes": (Nodes, False, 0),
 }
 CENTERS = ("none", "median")
-
-
-# Synthetic matrices of known index
-
-
-def synthetic() -> dict[str, dict[str, list[float]]]:
-    """Share of weights that can be pruned at a relative error of 0.1: quantiles over draws."""
-    found = {}
-    for index in INDICES:
-        generator = torch.Generator().manual_seed(round(100 * index))
-        shares: dict[str, list[float]] = {"independent": [], "columns": [], "layer": []}
-        for _ in range(DRAWS):
-            for kind, rows in shares.items():
-                W = matrix(kind, index, generator)
-                rows.append(1 - (one := reduce_weight(W, Entries(), error=ERROR)).kept / one.units)
-        found[f"{index:g}"] = {
-            kind: np.quantile(rows, [0.5, 0.1, 0.9]).round(4).tolist()
-            for kind, rows in shares.items()
-        }
-    return found
-
-
-def matrix(kind: str, index: float, generator: torch.Generator) -> Tensor:
-    """Stable weights: each for itself, or with one random length for a column or for the layer."""
-    if kind == "independent":
-        return tl.sample_stable((SIDE, SIDE), index, generator=generator, dtype=torch.float64)
-    normal = torch.randn(SIDE, SIDE, generator=generator, dtype=torch.float64)
-    if index == 2:
-        return normal
-    number = SIDE if kind == "columns" else 1
-    return normal * sample_positive_stable(number, index / 2, generator=generator).sqrt()
 
 
 # Networks

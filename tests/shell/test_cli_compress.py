@@ -190,7 +190,7 @@ import sys, time
 from tailor.stages.compress import checkpoint
 real = checkpoint.write_group
 def slow(pairs):
-    time.sleep(0.2)
+    time.sleep(1)
     return real(pairs)
 checkpoint.write_group = slow
 from tailor.shell.cli import main
@@ -200,14 +200,14 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_killed_command_goes_on_and_gives_the_same_file(run, tmp_path):
     generator = torch.Generator().manual_seed(0)
-    state = {f"b{i}.weight": torch.randn(8, 8, generator=generator) for i in range(300)}
+    state = {f"b{i}.weight": torch.randn(6, 5, generator=generator) for i in range(40)}
     torch.save(state, tmp_path / "many.pt")
     arguments = ["compress", "many.pt", "--bits", "3", "--out"]
     done(run(*arguments, "whole"))
     command = [sys.executable, "-c", SLOW, *arguments, "out"]
     with subprocess.Popen(command, cwd=tmp_path, env=os.environ) as running:
         work = tmp_path / "out" / "model.tailor.partial"
-        while running.poll() is None and len(list(work.glob("*.section"))) < 3:
+        while running.poll() is None and not list(work.glob("*.section")):
             time.sleep(0.01)
         running.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out" / "model.tailor").exists()

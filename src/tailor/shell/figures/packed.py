@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tailor.shell.figures.axes import Axis, Figure, axis, figure, panels, size_axis
+from tailor.shell.figures.axes import Axis, Figure, axis, figure, panels, row_axis, size_axis
 from tailor.shell.figures.labels import brief, plain, short
 from tailor.shell.figures.palette import INK, MUTED, NETWORKS
 from tailor.shell.figures.traces import Trace, line
@@ -75,30 +75,30 @@ def bits(found: CompressionReport) -> Figure:
 
 
 def parts(found: CompressionReport) -> Figure:
-    """Bytes of the file by mode of the tensors, beside their order-0 entropy."""
-    modes = dict.fromkeys(row.mode for row in found.tensors)
-    traces = []
-    for name, ink, value in (
-        ("in the file", NETWORKS[0], "packed_bytes"),
-        ("order-0 entropy", MUTED, "limit_bytes"),
-    ):
-        sizes = [
-            sum(getattr(row, value) for row in found.tensors if row.mode == mode) for mode in modes
-        ]
-        traces.append(
-            {
-                "type": "bar",
-                "name": name,
-                "meta": name,
-                "orientation": "h",
-                "y": [plain(mode) for mode in modes],
-                "x": [short(size) for size in sizes],
-                "marker": {"color": ink},
-                "hovertemplate": "%{y}: %{x:,.0f} bytes<extra></extra>",
-            }
-        )
-    y = axis("", type="category", automargin=True)
-    return figure(traces, axis("bytes", rangemode="tozero"), y)
+    """Bytes of the file by part of the code, and what all symbols cost by order-0 entropy."""
+    sizes: dict[str, float] = {}
+    for row in found.tensors:
+        for part, size in row.parts.items():
+            sizes[part] = sizes.get(part, 0.0) + size
+    sizes = {part: size for part, size in sizes.items() if size > 0}
+    header = found.file_bytes - sum(sizes.values())
+    if header > 0:
+        sizes["names and frame"] = header
+    order = sorted(sizes, key=lambda part: sizes[part])
+    rows = ["order-0 entropy", *order]
+    values = [found.limit_bytes, *(sizes[part] for part in order)]
+    bars = {
+        "type": "bar",
+        "name": "bytes",
+        "meta": "bytes",
+        "orientation": "h",
+        "y": [plain(row) for row in rows],
+        "x": [short(value) for value in values],
+        "marker": {"color": [MUTED, *[NETWORKS[0]] * len(order)]},
+        "hovertemplate": "%{y}: %{x:,.0f} bytes<extra></extra>",
+        "showlegend": False,
+    }
+    return figure([bars], axis("bytes", rangemode="tozero"), row_axis(rows))
 
 
 def quality(found: CompressionReport) -> Figure:

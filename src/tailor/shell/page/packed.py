@@ -93,8 +93,9 @@ def _figures(found: CompressionReport) -> str:
         figure(
             "parts",
             figures.parts(found),
-            "<strong>Where the bytes are</strong>, by how tensors are stored.",
-            "Bytes of the file by mode",
+            "<strong>Where the bytes are</strong>, by part of the code. Grey: what all symbols "
+            "would cost by how often each occurs.",
+            "Bytes of the file by part",
         ),
     ]
     if found.frontier:

@@ -64,6 +64,7 @@ def tensor_report(
         output_error=known.output_error.get(name),
         dense_bytes=size if before is None else before.numel() * before.element_size(),
         packed_bytes=made.total_bits / 8,
+        parts={part: bits / 8 for part, bits in made.parts.items()},
         limit_bytes=made.entropy_bits / 8,
         mode=made.mode,
         levels=None if symbols is None else len(histogram(symbols)[0]),

@@ -24,7 +24,9 @@ class TensorReport:
         error: ||W - W'|| / ||W||, W' being what the file holds; None where norm is.
         output_error: The same for its outputs on the calibration data; None without data.
         dense_bytes: Bytes as it came.
-        packed_bytes: Bytes of its code, in eighths of bits.
+        packed_bytes: Bytes of its code.
+        parts: What these bytes are for, by part of the code: symbols, tables of their
+            frequencies, classes of rows and columns, what is stored as it is, and so on.
         limit_bytes: Order-0 entropy of its symbols in bytes.
         mode: How it is stored, such as "grid".
         levels: Different values that it takes; None for a tensor without symbols.
@@ -44,6 +46,7 @@ class TensorReport:
     output_error: float | None
     dense_bytes: int
     packed_bytes: float
+    parts: dict[str, float]
     limit_bytes: float
     mode: str
     levels: int | None
@@ -169,7 +172,7 @@ class CompressionReport:
         """One row for each tensor."""
         import pandas
 
-        names = [name for name in TensorReport.__slots__ if name != "shape"]
+        names = [name for name in TensorReport.__slots__ if name not in ("shape", "parts")]
         rows = [
             {
                 "name": one.name,
