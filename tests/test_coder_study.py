@@ -19,9 +19,9 @@ def test_every_case_comes_back_and_has_a_row():
 
 
 def test_damaged_streams_are_refused_or_decode():
-    found = fuzz.measure(50, seed=1)
+    found = fuzz.measure([*fuzz.streams(50, seed=1), *fuzz.files(20, seed=1)])
     counted = sum(sum(one.values()) for one in found["counts"].values())
-    assert counted == found["streams"] == 50
+    assert counted == found["streams"] == 70
     assert found["other_errors"] == {}
 
 
@@ -30,7 +30,7 @@ def test_whatever_else_happens_is_counted(monkeypatch):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(fuzz, "decode_packed", broken)
-    found = fuzz.measure(3)
+    found = fuzz.measure(fuzz.streams(3, seed=0))
     assert found["other_errors"] == {"RuntimeError('a bug')": 3}
     assert not found["passed"]
 

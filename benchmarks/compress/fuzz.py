@@ -8,19 +8,24 @@ Small streams, one for each way in which tensors are sent, are damaged at random
 or put elsewhere, the end cut off or lengthened. No checksum stands in the way. Counted are refusals
 (PayloadError), streams that decode to something, and all else, of which there must be none. The
 longest CPU time of a call is kept, and the largest memory of every fiftieth (to trace it is
-slow); both have limits. Writes benchmarks/results/fuzz.json.
+slow); both have limits. Whole files of both coders are damaged likewise, header and all, and their
+checksum is made right again. Writes benchmarks/results/fuzz.json.
 """
 
 import argparse
 import json
 import random
+import struct
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import tailor as tl
 from tailor.errors import PayloadError
@@ -40,6 +45,7 @@ TRACED = 50
 FIRST = 24  # bytes where lengths and side information stand
 
 Item = tuple[Coded, Spec]
+Damaged = tuple[str, bytes, Callable[[bytes], object]]  # name, bytes, and what reads them
 
 
 def grid(levels: np.ndarray, step: float = 1.0) -> Item:
@@ -109,31 +115,62 @@ def damages(rng: random.Random) -> list[Callable[[bytearray], bytes]]:
     ]
 
 
-def damaged(number: int, seed: int) -> Iterator[tuple[str, bytes, list[Spec]]]:
-    """Name, bytes and specs of so many damaged streams."""
+def streams(number: int, seed: int) -> Iterator[Damaged]:
+    """So many damaged streams."""
     rng = random.Random(seed)
     ways = damages(rng)
-    streams = [
+    whole = [
         (name, b"".join(encode_packed(items)), [spec for _, spec in items])
         for name, items in messages().items()
     ]
     for turn in range(number):
-        name, data, specs = streams[turn % len(streams)]
-        yield name, rng.choice(ways)(bytearray(data)), specs
+        name, data, specs = whole[turn % len(whole)]
+        damage = rng.choice(ways)(bytearray(data))
+        yield name, damage, lambda data, specs=specs: list(decode_packed(data, specs))
 
 
-def measure(number: int, seed: int = 0) -> dict[str, object]:
-    """Read so many damaged streams."""
-    counts = {name: {"refused": 0, "decoded": 0} for name in messages()}
+def files(number: int, seed: int) -> Iterator[Damaged]:
+    """So many damaged files, whose checksums are right."""
+    rng = random.Random(seed)
+    ways = damages(rng)
+    levels = np.rint(np.random.default_rng(0).standard_normal((6, 8))).astype(int)
+    state = {"a": torch.as_tensor(levels * 0.5, dtype=torch.float32), "b": torch.ones(3)}
+    state["tied"] = state["b"]
+    coded = {"a": Grid(levels=levels, step=0.5)}
+    whole = [tl.pack(state, coded, coder=coder) for coder in (tl.RANS(), tl.Adaptive())]
+    for turn in range(number):
+        file = whole[turn % len(whole)]
+        name = f"file of {type(file.coder).__name__}"
+        body = file.payload[:-4]
+        (length,) = struct.unpack("<I", body[8:12])
+        if turn // 2 % 2:  # the header, as it is before it is shortened
+            text = file.coder.restore(body[12 : 12 + length])
+            short = file.coder.shorten(rng.choice(ways)(bytearray(text)))
+            damage = body[:8] + struct.pack("<I", len(short)) + short + body[12 + length :]
+        else:
+            start = 8 if rng.random() < 0.9 else 0  # behind the signature, mostly
+            damage = body[:start] + rng.choice(ways)(bytearray(body[start:]))
+        yield name, damage + struct.pack("<I", zlib.crc32(damage)), _decoded
+
+
+def _decoded(payload: bytes) -> object:
+    return tl.CompressedModel(payload=payload).state_dict()
+
+
+def measure(damaged: Iterable[Damaged]) -> dict[str, object]:
+    """Read what is damaged."""
+    counts: dict[str, dict[str, int]] = {}
     others: dict[str, int] = {}
+    number = 0
     slowest = largest = 0.0
-    for turn, (name, data, specs) in enumerate(damaged(number, seed)):
+    for number, (name, data, read) in enumerate(damaged, start=1):
+        counts.setdefault(name, {"refused": 0, "decoded": 0})
+        turn = number - 1
         if turn % TRACED == 0:
             tracemalloc.start()
         begun = time.process_time()
         try:
-            for _ in decode_packed(data, specs):
-                pass
+            read(data)
             counts[name]["decoded"] += 1
         except PayloadError:
             counts[name]["refused"] += 1
@@ -173,7 +210,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print what is recorded")
     chosen = parser.parse_args()
     if not chosen.show:
-        result = {"about": asdict(tl.Provenance.now(0)), **measure(chosen.number)}
+        every = chain(streams(chosen.number, 0), files(chosen.number // 5, 0))
+        result = {"about": asdict(tl.Provenance.now(0)), **measure(every)}
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
     show(json.loads(RESULT.read_text()))
 
