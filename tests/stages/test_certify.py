@@ -247,3 +247,17 @@ def test_the_file_and_nothing_else_is_certified():
     assert isinstance(SMALL, CompressedModel)
     torch.manual_seed(123)
     assert certify(SMALL, build=build, data=DATA).errors == CERTIFICATE.errors
+
+
+def test_sizes_of_layers_are_not_smuggled_in_and_the_fast_coder_is_not_paid():
+    def two():
+        return nn.Sequential(nn.Linear(8, 2, bias=False))
+
+    sizes = {"0": {"type": "Linear", "in_features": 8, "out_features": 2, "bias": False}}
+    small = pack(two(), coder=Adaptive(), sizes=sizes)
+    assert small.into(build)[0].out_features == 2
+    with pytest.raises(PayloadError, match="says how large its layers are"):
+        certify(small, build=build, data=DATA)
+    with pytest.raises(PayloadError, match="a certificate pays for the adaptive code only"):
+        certify(pack(build()), build=build, data=DATA)
+    assert not verify(CERTIFICATE, pack(build()), build=build, data=DATA).holds

@@ -175,6 +175,11 @@ def certify(
             "the file was written by a coder for speed, and a certificate pays for the adaptive "
             "code only; write it again with small.recoded(Adaptive())"
         )
+    if small.sizes:
+        raise PayloadError(
+            "the file says how large its layers are, which a certificate does not pay for; let "
+            "build make a network of these sizes, fixed before the data were seen"
+        )
     model = small.into(build)
     errors = int(error(model, data).sum())
     code = _code_bits(small, choices)

@@ -187,6 +187,8 @@ def with_header(text, version=2, stream=b""):
         (with_header(b'{"tensors": [], "about": {}, "ties": {"a": "b"}}'), "a tie leads nowhere"),
         (with_header(b'{"tensors": [], "about": {}, "ties": {"a": ["b"]}}'), "unreadable header"),
         (with_header(b'{"tensors": [], "about": {}, "ties": 3}'), "unreadable header"),
+        (with_header(b'{"tensors": [], "about": {}, "sizes": 3}'), "unreadable header"),
+        (with_header(b'{"tensors": [], "about": {}, "sizes": {"a": 3}}'), "unreadable header"),
     ],
 )
 def test_refused_headers(payload, message):

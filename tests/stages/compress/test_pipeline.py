@@ -159,6 +159,11 @@ def test_units_are_removed_and_the_rest_computes_the_same():
     assert made.model[0].out_features == 5
     with torch.no_grad():
         assert torch.allclose(made.model(X), model(X), atol=1e-5)
+    back = made.file.into(mlp)
+    assert [layer.out_features for layer in back[::2]] == [5, 24, 4]
+    with torch.no_grad():
+        assert torch.equal(back(X), made.model(X))
+    assert set(made.file.sizes) == {"0", "2"}
     assert made.report.parameters[1] < made.report.parameters[0]
     assert made.report.error is None
     assert made.report.latency.batch == (64, 8)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from tailor.numerics.coding import (
     encode_packed,
 )
 from tailor.records import Json, write
+from tailor.stages.shrink import resize
+
+Sizes: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 SIGNATURE = b"\x89TAILOR"
 MAX_HEADER = 1 << 24
@@ -187,6 +190,11 @@ class CompressedModel:
         """Names that stand for the tensor of another name."""
         return self._frame.ties
 
+    @property
+    def sizes(self) -> Sizes:
+        """Of modules that are smaller than those of the network as it is built, by name."""
+        return self._frame.sizes
+
     def specs(self) -> dict[str, Spec]:
         """Name, shape and type of each tensor, in the order of the stream."""
         return self._frame.specs
@@ -211,12 +219,13 @@ class CompressedModel:
         return state | {alias: state[name] for alias, name in self.ties.items()}
 
     def into(self, build: Callable[[], nn.Module]) -> nn.Module:
-        """Build the network and load the decoded weights into it.
+        """Build the network, as it was before anything was taken out, and load the weights.
 
         Raises:
             PayloadError: The file is for another architecture.
         """
         model = build()
+        resize(model, self.sizes)
         own, ties = specs_of(model.state_dict())
         stored = self.specs()
         if list(own.items()) != list(stored.items()):  # the order could carry information too
@@ -248,7 +257,7 @@ class CompressedModel:
         """
         frame = self._frame
         pairs = zip(frame.decode(), frame.specs.values(), strict=True)
-        head = _head(frame.specs, frame.ties, frame.about, coder)
+        head = _head(frame.specs, frame.ties, frame.about, coder, frame.sizes)
         return CompressedModel(payload=b"".join(_framed(head, coder.encode(pairs))))
 
     def code_length(self) -> dict[str, dict[str, float]]:
@@ -266,6 +275,7 @@ def pack(
     *,
     coder: Coder | None = None,
     about: Mapping[str, str] | None = None,
+    sizes: Sizes | None = None,
 ) -> CompressedModel:
     """Write a model's whole state as one file, from which it comes back bit for bit.
 
@@ -276,6 +286,7 @@ def pack(
             are stored losslessly.
         coder: ``RANS()`` by default.
         about: Free text for people, such as versions and seed.
+        sizes: Of modules that are smaller than as they are built, so that ``into`` can cut them.
 
     Raises:
         UsageError: A tensor has a type that a file cannot hold, or does not fit its ``coded``.
@@ -284,7 +295,7 @@ def pack(
     coder = RANS() if coder is None else coder
     specs, ties = specs_of(state)
     pairs = ((_coded(state[name], spec, name, coded or {}), spec) for name, spec in specs.items())
-    head = _head(specs, ties, dict(about or {}), coder)
+    head = _head(specs, ties, dict(about or {}), coder, sizes or {})
     return CompressedModel(payload=b"".join(_framed(head, coder.encode(pairs))))
 
 
@@ -298,7 +309,7 @@ def write_file(
     about: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a file piece by piece, whole or not at all; for what does not fit into memory."""
-    head = _head(dict(specs), dict(ties or {}), dict(about or {}), coder)
+    head = _head(dict(specs), dict(ties or {}), dict(about or {}), coder, {})
     return write(path, _framed(head, stream))
 
 
@@ -354,6 +365,7 @@ class _Frame:
     specs: dict[str, Spec]
     ties: dict[str, str]
     about: dict[str, str]
+    sizes: Sizes
     stream: memoryview
 
     def decode(self) -> Iterator[Coded]:
@@ -396,12 +408,18 @@ def _coded(tensor: Tensor, spec: Spec, name: str, given: Mapping[str, Coded]) ->
 
 
 def _head(
-    specs: dict[str, Spec], ties: dict[str, str], about: dict[str, str], coder: Coder
+    specs: dict[str, Spec],
+    ties: dict[str, str],
+    about: dict[str, str],
+    coder: Coder,
+    sizes: Sizes,
 ) -> bytes:
     rows: list[Json] = [[name, list(spec.shape), spec.dtype] for name, spec in specs.items()]
     head: dict[str, Json] = {"tensors": rows, "about": dict(about)}
     if ties:
         head["ties"] = dict(ties)
+    if sizes:
+        head["sizes"] = {name: dict(told) for name, told in sizes.items()}
     text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
     header = coder.shorten(text)
     if len(text) > MAX_HEADER:
@@ -458,9 +476,10 @@ def _read(text: bytes, stream: memoryview, coder: Coder) -> _Frame:
             raise ValueError("a name stands twice")
         if not set(ties.values()) <= set(specs) or set(ties) & set(specs):
             raise ValueError("a tie leads nowhere")
+        sizes = {name: dict(told) for name, told in header.get("sizes", {}).items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PayloadError(f"the tailor file has an unreadable header ({error})") from error
-    return _Frame(coder=coder, specs=specs, ties=ties, about=about, stream=stream)
+    return _Frame(coder=coder, specs=specs, ties=ties, about=about, sizes=sizes, stream=stream)
 
 
 def _whole(side: object) -> int:

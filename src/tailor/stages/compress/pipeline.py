@@ -39,7 +39,7 @@ from tailor.stages.compress.rounding import round_held
 from tailor.stages.factorize import factorize
 from tailor.stages.inputs import collect
 from tailor.stages.prune import prune
-from tailor.stages.shrink import shrink
+from tailor.stages.shrink import shrink, sizes_of
 from tailor.stages.sparse import speed_note
 from tailor.stages.targets import fitting
 from tailor.stages.units import chains
@@ -140,7 +140,7 @@ def compress(
     )
     done = _followed(model, recipe, given)
     about = {"recipe": recipe.written()} if about is None else dict(about)
-    file = pack(done.model, done.coded, coder=coder, about=about)
+    file = pack(done.model, done.coded, coder=coder, about=about, sizes=_changed(model, done.model))
     uniform = _uniform(model, recipe, given, evaluate, coder) if beside else None
     final = file.state_dict()
     # What is measured is what the file holds.
@@ -312,6 +312,12 @@ def _uniform(
         quality=None if evaluate is None else float(evaluate(work.model)),
         file_bytes=len(file.payload),
     )
+
+
+def _changed(before: nn.Module, after: nn.Module) -> dict[str, dict[str, Any]]:
+    """Sizes of the modules that were made smaller."""
+    old = sizes_of(before)
+    return {name: told for name, told in sizes_of(after).items() if told != old.get(name, told)}
 
 
 def _with_uniform(step: Step) -> Step:

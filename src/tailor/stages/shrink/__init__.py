@@ -28,7 +28,7 @@ from tailor.stages.shrink.importance import (
 )
 from tailor.stages.shrink.mend import Compensation
 from tailor.stages.shrink.removal import Removed, Shrunk, shrink
-from tailor.stages.shrink.saved import load_shrunk, save_shrunk
+from tailor.stages.shrink.saved import load_shrunk, resize, save_shrunk, sizes_of
 from tailor.stages.shrink.scales import shrink_nodes
 
 __all__ = [
@@ -42,7 +42,9 @@ __all__ = [
     "Shrunk",
     "Units",
     "load_shrunk",
+    "resize",
     "save_shrunk",
     "shrink",
     "shrink_nodes",
+    "sizes_of",
 ]

@@ -43,8 +43,7 @@ def save_shrunk(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise UsageError(f"{name} is a {type(value).__name__}, but only tensors can be saved")
-    modules = {name: _described(part) for name, part in model.named_modules()}
-    stated = {"version": VERSION, "modules": {n: told for n, told in modules.items() if told}}
+    stated = {"version": VERSION, "modules": sizes_of(model)}
     return write(path, safetensors_bytes(state, {KEY: json.dumps(stated, separators=(",", ":"))}))
 
 
@@ -71,7 +70,7 @@ def load_shrunk(path: str | os.PathLike[str], factory: Callable[[], nn.Module]) 
     if not isinstance(model, nn.Module):
         raise UsageError(f"factory must build a module, but gave a {type(model).__name__}")
     try:
-        _resize(model, _stated(place.path))
+        resize(model, _stated(place.path))
         _fill(model, entries)
     except PayloadError as error:
         raise PayloadError(f"{place}: {error}") from error
@@ -79,6 +78,12 @@ def load_shrunk(path: str | os.PathLike[str], factory: Callable[[], nn.Module]) 
 
 
 # Sizes
+
+
+def sizes_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """What a file says of each module that counts units or heads, by its name."""
+    modules = {name: _described(part) for name, part in model.named_modules()}
+    return {name: told for name, told in modules.items() if told}
 
 
 def _described(module: nn.Module) -> dict[str, Any]:
@@ -119,7 +124,12 @@ def _stated(path: Path) -> dict[str, dict[str, Any]]:
     return modules
 
 
-def _resize(model: nn.Module, stated: Mapping[str, Mapping[str, Any]]) -> None:
+def resize(model: nn.Module, stated: Mapping[str, Mapping[str, Any]]) -> None:
+    """Cut the layers of a network to the sizes that a file states.
+
+    Raises:
+        PayloadError: They are not those of this network, made smaller.
+    """
     parts = dict(model.named_modules())
     for name, told in stated.items():
         if name not in parts or type(parts[name]).__name__ != told.get("type"):
