@@ -8,8 +8,8 @@ The model is stories260K (huggingface.co/karpathy/tinyllamas; five LLaMA blocks,
 512 tokens) as safetensors with a config.json; the first folder holds it, with the rotations in the
 order of llama2.c or of transformers. FILE is tiny Shakespeare (github.com/karpathy/char-rnn), which
 is far from what the model was trained on; so the model is also tested on stories of its own, drawn
-from it with a seed. Calibration data come from the first nine tenths of the text, or are stories
-with other seeds. What is measured so far is kept in the work folder. Writes
+from it with a seed. Calibration data come from the first quarter of the text, or are stories with
+other seeds. What is measured so far is kept in the work folder. Writes
 benchmarks/results/stories.json.
 """
 
@@ -109,7 +109,7 @@ def stories(model: Any, count: int, seed: int) -> Tensor:
 
 
 def shakespeare(path: Path, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Tokens of the first nine tenths and of the rest; each speech begins with BOS."""
+    """Tokens of the first quarter and of the last tenth; each speech begins with BOS."""
     text = path.read_text(encoding="utf-8")
     cut = text.rindex("\n\n", 0, 9 * len(text) // 10)
     return _tokens(text[: cut // 4], tokenizer), _tokens(text[cut:], tokenizer)
