@@ -38,7 +38,7 @@ demo: .venv/demo.stamp ## run the whole loop on an embedded data set; open runs/
 	$(BIN)/tailor demo --out runs/demo
 
 test: .venv/dev.stamp ## run every test, doctests and the README included
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 check: .venv/dev.stamp ## lint, format, types, import layers, README commands, documentation
 	$(BIN)/ruff check
@@ -53,7 +53,7 @@ docs: .venv/dev.stamp ## build the documentation into site/
 
 test-lowest: $(LOWEST)/test.stamp ## run the tests with the oldest dependencies we promise
 	$(LOWEST)/bin/tailor demo --out $(LOWEST)/demo
-	HYPOTHESIS_PROFILE=brief \
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=brief \
 	  $(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not browser and not slow" $(UNCHANGED) $(PYTEST_ARGS)
 
 bench-demo: .venv/demo.stamp ## the demo over five seeds; rewrites benchmarks/results/demo_seeds.json
