@@ -98,10 +98,15 @@ def test_the_recorded_network_of_the_demo_is_20_times_smaller_within_half_a_poin
     assert abs(sum(change) / len(change)) < 0.005
 
 
+pytest.importorskip("transformers")  # which the two studies of language models need
+from benchmarks.compress import allocation, stories  # noqa: E402
+
 PAGES = {
+    "allocation.md": (allocation, "allocation.json"),
     "barsbey2021.md": (barsbey, "barsbey.json"),
     "rate.md": (rate, "rate.json"),
     "shin2021.md": (shin, "shin.json"),
+    "stories.md": (stories, "stories.json"),
 }
 
 
