@@ -180,7 +180,7 @@ def check(folder: Path, work: Path, told: dict[str, Any], tokenizer: Tokenizer) 
             "memory": 2 ** charlm.bits(memory, tested),
             "says": greedy(again, tokenizer),
         }
-    wanda = prune_causal_lm(model, [calibration(1)], 0.5, score=Wanda())
+    wanda = prune_causal_lm(model, [calibration(1)], 0.5, score=Wanda(), allocation=AlphaPruning())
     return {"dense says": greedy(model, tokenizer), "gate": wanda.allocated.note, **found}
 
 

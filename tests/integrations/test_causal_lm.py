@@ -316,13 +316,13 @@ def test_exactly_so_many_go_and_the_rest_stays():
         assert torch.equal(new[new != 0], old[new != 0])
 
 
-def test_alpha_and_wanda_are_the_defaults():
+def test_wanda_and_uniform_shares_are_the_defaults():
     model, few = network(), "*.o_proj.*"
     plain = prune_causal_lm(model, TOKENS, 0.6, layers=few)
-    told = {"score": Wanda(), "allocation": AlphaPruning(), "layers": few}
+    told = {"score": Wanda(), "allocation": UniformAllocation(), "layers": few}
     told = prune_causal_lm(model, TOKENS, 0.6, **told)
     assert_same(plain.model, told.model)
-    assert plain.allocated.method == repr(AlphaPruning())
+    assert plain.allocated.method == repr(UniformAllocation())
 
 
 def test_a_pattern_holds_in_each_row(tmp_path):

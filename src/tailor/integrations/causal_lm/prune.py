@@ -18,7 +18,7 @@ from tailor.integrations.causal_lm.home import Home, InMemory, write
 from tailor.integrations.causal_lm.record import Progress, PrunedCausalLM, PrunedMatrix
 from tailor.integrations.causal_lm.seen import collect
 from tailor.records import Provenance, digest
-from tailor.stages.allocate import Allocated, Allocation, AlphaPruning, Sensitivity
+from tailor.stages.allocate import Allocated, Allocation, Sensitivity, UniformAllocation
 from tailor.stages.inputs import Inputs
 from tailor.stages.modules import check_finite
 from tailor.stages.scores import Needs, NofM, Score, Wanda
@@ -68,7 +68,7 @@ def prune_causal_lm(
         sparsity: Share of the entries of all pruned matrices that goes, in [0, 1). None with a
             pattern, or with an allocation that finds its own.
         score: Which entries of a matrix go; ``Wanda()`` by default.
-        allocation: How many entries each matrix loses; ``AlphaPruning()`` by default.
+        allocation: How many entries each matrix loses; ``UniformAllocation()`` by default.
         pattern: Such as ``NofM(n=2, m=4)``; it fixes how many entries each matrix loses.
         out: The folder to make, for a model in a folder. It must not exist.
         layers: Patterns of the names of the matrices to prune, such as ``"*.mlp.*"``.
@@ -85,7 +85,7 @@ def prune_causal_lm(
         OutputError: The folder cannot be made.
     """
     score = Wanda() if score is None else score
-    allocation = AlphaPruning() if allocation is None and pattern is None else allocation
+    allocation = UniformAllocation() if allocation is None and pattern is None else allocation
     batches = _tokens(tokens, needed=_needs(score, allocation) != "nothing")
     home = _home(source, out, torch.device(device) if device else None, dtype)
     work = _Work(
