@@ -37,14 +37,14 @@ def data():
     x = torch.randn(60, 16, generator=generator)
     return tl.Data(x=x, y=x[:, :4].argmax(1))
 
-full = tl.Task(name="my_own:full", build=build, train=data, test=data)
+full = tl.Task(name="small_task:full", build=build, train=data, test=data)
 """
 FILES = ["compressed.csv", "compressed.json", "model.tailor", "report.html"]
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> dict[str, torch.Tensor]:
-    (tmp_path / "my_own.py").write_text(TASK)
+    (tmp_path / "small_task.py").write_text(TASK)
     generator = torch.Generator().manual_seed(1)
     state = {
         "0.weight": torch.randn(24, 16, generator=generator),
@@ -137,7 +137,7 @@ def test_pattern_recipe_json_and_export(compress, weights, tmp_path):
 def test_errors_on_a_task_and_a_frontier(compress):
     said = done(
         compress(
-            *("--sparsity", "0.5", "--allocation", "global", "--task", "my_own:full"),
+            *("--sparsity", "0.5", "--allocation", "global", "--task", "small_task:full"),
             *("--frontier", "0.3,0.7", "--out", "out"),
         )
     )
@@ -165,7 +165,7 @@ def test_errors_on_a_task_and_a_frontier(compress):
         (["--bits", "0"], "bits"),
         (["--tolerance", "2"], "tolerance must be a relative squared error between 0 and 1"),
         (["--recipe", "x.json"], "--recipe x.json cannot be read"),
-        (["--recipe", "my_own.py"], "--recipe my_own.py is not valid JSON"),
+        (["--recipe", "small_task.py"], "--recipe small_task.py is not valid JSON"),
         (["--recipe", "x.json", "--bits", "4"], "--recipe has all the steps"),
         (["--frontier", "0.5"], "--frontier needs --task and --sparsity"),
         (["--sparsity", "0.5", "--layers", "x"], "no layer fits x"),

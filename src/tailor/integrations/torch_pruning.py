@@ -167,11 +167,9 @@ def _group(graph: Any, found: Any, names: dict[nn.Module, str]) -> _Group:
 
 def _ends(model: nn.Module, call: Call) -> set[str]:
     """Layers whose outputs are those of the model."""
-    given: dict[int, list[str]] = {}
+    given: list[tuple[str, Tensor]] = []  # kept, so that no address is used twice
     handles = [
-        part.register_forward_hook(
-            lambda _m, _a, out, path=path: given.setdefault(_address(out), []).append(path)
-        )
+        part.register_forward_hook(lambda _m, _a, out, path=path: given.append((path, out)))
         for path, part in model.named_modules()
         if kind_of(part) is not None
     ]
@@ -181,11 +179,8 @@ def _ends(model: nn.Module, call: Call) -> set[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return {path for one in last for path in given.get(_address(one), ())}
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.data_ptr()
+    ends = {one.data_ptr() for one in last}
+    return {path for path, out in given if out.data_ptr() in ends}
 
 
 def _why_not(model: nn.Module, one: _Group, ends: set[str], skip: Sequence[str]) -> str | None:
