@@ -4,7 +4,7 @@
     python -m benchmarks.compress.allocation --show
 
 FILE is tiny Shakespeare (github.com/karpathy/char-rnn, data/tinyshakespeare/input.txt). For each of
-five seeds a language model of characters with six LLaMA blocks is trained (eight minutes each)
+four seeds a language model of characters with six LLaMA blocks is trained (eight minutes each)
 and kept in FOLDER; then it is pruned in one shot by every allocation, with magnitude, Wanda and
 SparseGPT, at 50, 70 and 80 %. The null: 40 random permutations of the shares that alpha gives to
 the blocks (magnitude, 70 %). A run that was broken off goes on where it was. Writes
@@ -34,7 +34,7 @@ from tailor.stages.scores import Magnitude
 from tailor.weights.source import read
 
 RESULT = Path(__file__).parents[1] / "results" / "allocation.json"
-SEEDS, STEPS = 5, 1000
+SEEDS, STEPS = 4, 1000
 SPARSITIES = (0.5, 0.7, 0.8)
 PERMUTATIONS = 40
 NULL = 0.7  # sparsity of the permutations
