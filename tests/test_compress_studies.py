@@ -1,17 +1,13 @@
 """The studies of compression, made tiny, and their pages say what was recorded."""
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 import torch
 
 import tailor as tl
 from benchmarks.compress import barsbey, barsbey_networks, demo_network, rate, shin, sparse
-
-ROOT = Path(__file__).parents[1]
-FINDINGS, RESULTS = ROOT / "docs" / "findings", ROOT / "benchmarks" / "results"
+from tests.test_studies import assert_page_shows
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +108,4 @@ PAGES = {
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_shows_what_was_recorded(page, capsys):
-    study, record = PAGES[page]
-    assert json.loads((RESULTS / record).read_text())
-    study.show()
-    shown = [
-        line for line in capsys.readouterr().out.splitlines() if re.match(r"\| [\w .]+.*\d", line)
-    ]
-    written = (FINDINGS / page).read_text().splitlines()
-    assert len(shown) > 5
-    for line in shown:
-        assert line in written
+    assert_page_shows(page, *PAGES[page], capsys)

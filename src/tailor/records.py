@@ -17,7 +17,7 @@ import sys
 import types
 import typing
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,8 @@ def from_json(kind: type[Record], value: Json) -> Record:
 def read_value(kind: Any, value: Json, where: str) -> Any:
     """Read ``value`` as ``kind``; ``where`` names the place for the error message.
 
+    A sequence is read as a tuple, a mapping as a dict.
+
     Raises:
         RecordError: The value is not what ``kind`` demands.
     """
@@ -125,9 +127,11 @@ def read_value(kind: Any, value: Json, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return _read_union(arguments, value, where)
+    if origin is Sequence and isinstance(value, list):
+        return _read_tuple((arguments[0], ...), value, where)
     if origin is tuple and isinstance(value, list):
         return _read_tuple(arguments, value, where)
-    if origin is dict and isinstance(value, dict):
+    if origin in (dict, Mapping) and isinstance(value, dict):
         return {
             key: read_value(arguments[1], item, f"{where}.{key}") for key, item in value.items()
         }

@@ -76,6 +76,8 @@ def test_the_model_the_file_and_the_report_agree():
         assert row.error == pytest.approx(float((new - old).norm() / old.norm()), abs=1e-12)
         assert row.target == (None if old.ndim == 1 else pytest.approx(0.5, abs=0.01))
     kept = [row for row in report.tensors if len(row.shape) == 2]
+    for row in kept:  # of the weights as they came, of which 96 are too few
+        assert (row.predicted_bits is None) == (row.elements < 100)
     lost = sum((row.error * row.norm) ** 2 for row in kept)
     assert report.error == pytest.approx((lost / sum(row.norm**2 for row in kept)) ** 0.5)
     assert report.sparsity >= 0.5

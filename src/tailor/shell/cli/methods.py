@@ -9,9 +9,8 @@ import ast
 import dataclasses
 import json
 import re
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from tailor import records
@@ -261,7 +260,7 @@ def _read(name: str, field: str, hint: Any, value: records.Json, asked: _Asked) 
         within = dataclasses.replace(asked, option=f"{asked.option} {name}: {field}")
         return _built(*_inside(value, asked), inner, within)
     try:
-        return records.read_value(_readable(hint), value, f"{name}.{field}")
+        return records.read_value(hint, value, f"{name}.{field}")
     except RecordError as error:
         said = str(error).replace("the file says", "it is")
         raise UsageError(f"{asked.option} {asked.text!r}: {said}") from error
@@ -285,16 +284,6 @@ def _needed(kind: type[Any]) -> list[str]:
 
 def _holds(hint: Any, kind: type[Any]) -> bool:
     return hint is kind or kind in typing.get_args(hint)
-
-
-def _readable(hint: Any) -> Any:
-    """A type with tuples for its sequences, as records know it."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Sequence:
-        return types.GenericAlias(tuple, (arguments[0], ...))
-    if origin in (types.UnionType, typing.Union):
-        return typing.Union[tuple(_readable(one) for one in arguments)]  # noqa: UP007
-    return hint
 
 
 # From text to names and fields

@@ -15,7 +15,7 @@ from tailor.errors import RecordError, UsageError
 from tailor.numerics.coding import Coded, Spec
 from tailor.numerics.coding.packed import ending, groups, write_group
 from tailor.records import Json, Provenance
-from tailor.stages.allocate import Allocated, UniformAllocation
+from tailor.stages.allocate import Allocated
 from tailor.stages.compress.measure import Known, overall, tensor_report
 from tailor.stages.compress.payload import (
     RANS,
@@ -92,10 +92,10 @@ def compress_checkpoint(
         before = float(evaluate({one.name: one.load() for one in _tensors(weights)}))
     allocated, rows = run.write()
     uniform = None
-    if beside and prune is not None and _has_another(prune):
-        even = replace(prune, allocation=UniformAllocation())
+    even = recipe.with_uniform()
+    if beside and even != recipe:
         aside = run.path.with_name(run.path.name + ".uniform")
-        second = replace(run, path=aside, prune=even)
+        second = replace(run, path=aside, prune=_steps(even)[0])
         _, others = second.write()
         sparsity, error = overall(others, run.matrices)
         uniform = Beside(
@@ -141,11 +141,6 @@ def _steps(recipe: Recipe) -> tuple[Prune | None, Quantize | None]:
                     "say; use compress on the network with data"
                 )
     return prune, quantize
-
-
-def _has_another(prune: Prune) -> bool:
-    other = prune.allocation.takes_sparsity and prune.pattern is None
-    return other and not isinstance(prune.allocation, UniformAllocation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,7 +4,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.numerics.coding import Codebook, Coded, Grid, Spec, report
 from tailor.numerics.coding.entropy import histogram
-from tailor.numerics.powerlaw import NoFit
 from tailor.numerics.rate import Predicted, predicted_bits
 from tailor.stages.compress.quantize.quantizer import flat, relative
 from tailor.stages.compress.report import Latency, TensorReport
@@ -29,7 +28,6 @@ class Known:
     target: dict[str, float] = field(default_factory=dict)
     metric: dict[str, float] = field(default_factory=dict)
     output_error: dict[str, float] = field(default_factory=dict)
-    predicted: dict[str, Predicted | NoFit] = field(default_factory=dict)
 
 
 def tensor_report(
@@ -48,10 +46,7 @@ def tensor_report(
     made = report(coded, spec)
     symbols = _symbols(coded)
     error = None if before is None else relative(before.cpu(), after.cpu()) ** 0.5
-    predicted = known.predicted.get(name)
-    if predicted is None and symbols is not None and before is not None:
-        predicted = _predicted(before, error)
-    fitted = predicted if isinstance(predicted, Predicted) else None
+    fitted = None if symbols is None or before is None else _predicted(before, error)
     size = after.numel() * after.element_size()
     return TensorReport(
         name=name,
@@ -117,12 +112,6 @@ def overall(rows: Sequence[TensorReport], matrices: Container[str]) -> tuple[flo
     return sparsity, lost / norm if norm else 0.0
 
 
-def dense_bytes(state: Mapping[str, Tensor]) -> int:
-    """Bytes of all tensors, those that share their memory once."""
-    seen = {(t.data_ptr(), tuple(t.shape), t.stride()): t for t in state.values()}
-    return sum(t.numel() * t.element_size() for t in seen.values())
-
-
 def _norm(tensor: Tensor) -> float:
     wide = tensor.detach().to(torch.float64).flatten()
     return float(torch.linalg.vector_norm(wide))
@@ -134,7 +123,9 @@ def _symbols(coded: Coded) -> ndarray | None:
     return coded.codes if isinstance(coded, Codebook) else None
 
 
-def _predicted(before: Tensor, error: float | None) -> Predicted | NoFit | None:
+def _predicted(before: Tensor, error: float | None) -> Predicted | None:
+    """What the tail of the tensor as it came predicts; None where it cannot be told."""
     if error is None or not 0 < error < 1 or not before.is_floating_point():
         return None
-    return predicted_bits(flat(before), error**2)
+    found = predicted_bits(flat(before), error**2)
+    return found if isinstance(found, Predicted) else None

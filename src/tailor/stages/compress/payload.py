@@ -29,6 +29,7 @@ from tailor.numerics.coding import (
 )
 from tailor.records import Json, write
 from tailor.stages.shrink import resize
+from tailor.weights.source.writing import once
 
 Sizes: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -319,18 +320,9 @@ def specs_of(state: Mapping[str, Tensor]) -> tuple[dict[str, Spec], dict[str, st
     Raises:
         UsageError: A tensor has a type that a file cannot hold.
     """
-    specs: dict[str, Spec] = {}
-    ties: dict[str, str] = {}
-    seen: dict[tuple[object, ...], str] = {}
-    for name, tensor in state.items():
-        spec = spec_of(tensor, name)
-        place = (tensor.data_ptr(), spec.shape, tensor.stride(), spec.dtype)
-        if tensor.numel() and place in seen:
-            ties[name] = seen[place]
-            continue
-        seen[place] = name
-        specs[name] = spec
-    return specs, ties
+    specs = {name: spec_of(tensor, name) for name, tensor in state.items()}
+    kept, ties = once(state)
+    return {name: specs[name] for name in kept}, ties
 
 
 def spec_of(tensor: Tensor, name: str) -> Spec:

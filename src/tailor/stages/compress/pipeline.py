@@ -12,17 +12,15 @@ from tailor import records
 from tailor.errors import UsageError
 from tailor.numerics.coding import Coded
 from tailor.records import Provenance
-from tailor.stages.allocate import UniformAllocation
 from tailor.stages.compress.frontier import tidy_order, tidy_scales
 from tailor.stages.compress.held import Train, retrain_held
 from tailor.stages.compress.measure import (
     Known,
-    dense_bytes,
     latency,
     overall,
     tensor_report,
 )
-from tailor.stages.compress.payload import Coder, CompressedModel, pack
+from tailor.stages.compress.payload import Coder, CompressedModel, pack, to_tensor
 from tailor.stages.compress.quantize import quantize
 from tailor.stages.compress.recipe import (
     Factorize,
@@ -38,13 +36,14 @@ from tailor.stages.compress.report import Beside, CompressionReport, TensorRepor
 from tailor.stages.compress.rounding import round_held
 from tailor.stages.factorize import factorize
 from tailor.stages.inputs import collect
-from tailor.stages.prune import prune
+from tailor.stages.prune import geometric, prune
 from tailor.stages.shrink import shrink, sizes_of
 from tailor.stages.sparse import speed_note
 from tailor.stages.targets import fitting
 from tailor.stages.units import chains
 from tailor.weights.layer import Layer
 from tailor.weights.source import read
+from tailor.weights.source.writing import once
 
 Evaluate = Callable[[nn.Module], float]
 Watch = Callable[[str, int, int], None]
@@ -140,15 +139,12 @@ def compress(
     )
     done = _followed(model, recipe, given)
     about = {"recipe": recipe.written()} if about is None else dict(about)
-    file = pack(done.model, done.coded, coder=coder, about=about, sizes=_changed(model, done.model))
+    file, rows = _packed(model, done, coder, about)
     uniform = _uniform(model, recipe, given, evaluate, coder) if beside else None
-    final = file.state_dict()
-    # What is measured is what the file holds.
-    done.model.load_state_dict(final)
     return Compressed(
         model=done.model,
         file=file,
-        report=_report(model, recipe, done, file, given, evaluate, quality, uniform),
+        report=_report(model, recipe, done, file, rows, given, evaluate, quality, uniform),
     )
 
 
@@ -216,11 +212,10 @@ def _prune(work: _Work, step: Prune, given: Given) -> None:
             work.notes.append(pruned.allocated.note)
 
 
-def _path(step: Prune) -> list[float | None]:
+def _path(step: Prune) -> Sequence[float | None]:
     if step.rounds == 1 or step.sparsity is None:
-        return [step.sparsity]
-    keep = 1 - step.sparsity
-    return [1 - keep ** (r / step.rounds) for r in range(1, step.rounds + 1)]
+        return (step.sparsity,)
+    return geometric(step.sparsity, step.rounds)
 
 
 def _shrink(work: _Work, step: Shrink, given: Given) -> None:
@@ -276,7 +271,6 @@ def _quantize(work: _Work, step: Quantize, given: Given) -> None:
     small = quantize(work.model, step.quantizer, layers=step.layers, skip=step.skip)
     work.model = small.model
     work.coded |= small.coded
-    work.known.predicted |= {one.key: one.predicted for one in small.layers}
     work.left_alone += [(one.name, one.reason) for one in small.left_alone]
 
 
@@ -299,13 +293,12 @@ def _uniform(
     coder: Coder | None,
 ) -> Beside | None:
     """The same with uniform allocations; None where the recipe has no others."""
-    plain = Recipe(tuple(_with_uniform(step) for step in recipe.steps))
+    plain = recipe.with_uniform()
     if plain == recipe:
         return None
     work = _followed(model, plain, replace(given, watch=None))
-    file = pack(work.model, work.coded, coder=coder)
-    work.model.load_state_dict(file.state_dict())
-    sparsity, error = overall(_rows(model, work, file), _layers(work.model))
+    file, rows = _packed(model, work, coder, {})
+    sparsity, error = overall(rows, _layers(work.model))
     return Beside(
         sparsity=sparsity,
         error=error,
@@ -320,24 +313,18 @@ def _changed(before: nn.Module, after: nn.Module) -> dict[str, dict[str, Any]]:
     return {name: told for name, told in sizes_of(after).items() if told != old.get(name, told)}
 
 
-def _with_uniform(step: Step) -> Step:
-    if isinstance(step, Prune) and step.allocation.takes_sparsity and step.pattern is None:
-        return replace(step, allocation=UniformAllocation())
-    return step
-
-
 def _report(
     model: nn.Module,
     recipe: Recipe,
     work: _Work,
     file: CompressedModel,
+    rows: list[TensorReport],
     given: Given,
     evaluate: Evaluate | None,
     quality: str,
     uniform: Beside | None,
 ) -> CompressionReport:
     before, after = model.state_dict(), work.model.state_dict()
-    rows = _rows(model, work, file)
     zeros, error = overall(rows, _layers(work.model))
     counts = _count(before), _count(after)
     pruned = any(isinstance(step, Prune) for step in recipe.steps)
@@ -349,7 +336,7 @@ def _report(
         sparsity=zeros,
         error=error,
         parameters=counts,
-        dense_bytes=dense_bytes(before),
+        dense_bytes=sum(t.numel() * t.element_size() for t in once(before)[0].values()),
         file_bytes=len(file.payload),
         stream_bytes=len(file.stream),
         limit_bytes=sum(row.limit_bytes for row in rows),
@@ -365,13 +352,20 @@ def _report(
     )
 
 
-def _rows(model: nn.Module, work: _Work, file: CompressedModel) -> list[TensorReport]:
-    before, after, coded = model.state_dict(), work.model.state_dict(), file.coded()
-    return [
+def _packed(
+    model: nn.Module, work: _Work, coder: Coder | None, about: Mapping[str, str]
+) -> tuple[CompressedModel, list[TensorReport]]:
+    """The file, and its rows; what it holds is put into the network, so that this is measured."""
+    sizes = _changed(model, work.model)
+    file = pack(work.model, work.coded, coder=coder, about=about, sizes=sizes)
+    before, coded, specs = model.state_dict(), file.coded(), file.specs()
+    after = {name: to_tensor(coded[name], spec) for name, spec in specs.items()}
+    work.model.load_state_dict(after | {alias: after[name] for alias, name in file.ties.items()})
+    return file, [
         tensor_report(
             name, _same(before.get(name), after[name]), after[name], coded[name], spec, work.known
         )
-        for name, spec in file.specs().items()
+        for name, spec in specs.items()
     ]
 
 
@@ -381,5 +375,4 @@ def _same(before: Tensor | None, after: Tensor) -> Tensor | None:
 
 def _count(state: Mapping[str, Tensor]) -> int:
     """Elements of all tensors, those that share their memory once."""
-    seen = {(t.data_ptr(), tuple(t.shape), t.stride()): t.numel() for t in state.values()}
-    return sum(seen.values())
+    return sum(tensor.numel() for tensor in once(state)[0].values())

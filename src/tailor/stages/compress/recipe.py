@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -205,12 +204,23 @@ class Recipe:
     def __str__(self) -> str:
         return ", then ".join(map(brief, self.steps))
 
+    def with_uniform(self) -> "Recipe":
+        """The same with uniform shares wherever an allocation shares out a sparsity."""
+        return Recipe(tuple(_with_uniform(step) for step in self.steps))
+
     def written(self) -> str:
         """All of it as one line of JSON, for a file; what people read if it cannot be so."""
         try:
             return json.dumps(self.to_json(), separators=(",", ":"))
         except UsageError:
             return str(self)
+
+
+def _with_uniform(step: Step) -> Step:
+    if not isinstance(step, Prune) or isinstance(step.allocation, UniformAllocation):
+        return step
+    shares = step.allocation.takes_sparsity and step.pattern is None
+    return dataclasses.replace(step, allocation=UniformAllocation()) if shares else step
 
 
 def brief(value: Any) -> str:
@@ -282,16 +292,4 @@ def _field(value: Json, hint: Any, where: str) -> Any:
     kinds = [kind for part in parts for kind in KINDS.get(part, ())]
     if kinds and isinstance(value, dict):
         return _read(value, kinds, where)
-    return records.read_value(_readable(hint), value, where)
-
-
-def _readable(hint: Any) -> Any:
-    """A type as records know it: a tuple for a sequence, a dict for a mapping."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Sequence:
-        return types.GenericAlias(tuple, (arguments[0], ...))
-    if origin is Mapping:
-        return types.GenericAlias(dict, arguments)
-    if origin in (types.UnionType, typing.Union):
-        return typing.Union[tuple(_readable(one) for one in arguments)]  # noqa: UP007
-    return hint
+    return records.read_value(hint, value, where)

@@ -18,9 +18,9 @@ def round_held(
     Incremental quantisation after Zhou et al. (2017), with shares of our own. The values are
     chosen once, before the first round.
     """
-    chosen = {key: w for key, w in matrices(model).items() if key in keys}
-    fitted = {key: quantizer.fit(w) for key, w in chosen.items()}
-    held = {key: w == 0 for key, w in matrices(model).items()}
+    every = matrices(model)
+    fitted = {key: quantizer.fit(w) for key, w in every.items() if key in keys}
+    held = {key: w == 0 for key, w in every.items()}
     for share in SHARES if retrain else (1.0,):
         weights = {key: w for key, w in matrices(model).items() if key in keys}
         for key, w in weights.items():
