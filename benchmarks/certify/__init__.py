@@ -1,0 +1,1 @@
+"""Certificates on real data, and simulations of their validity."""
