@@ -86,7 +86,8 @@ from tailor.stages.analyze import (
     norms,
 )
 from tailor.stages.balance import TempBalance, layer_groups
-from tailor.stages.certify import Certificate, Verification, certify, verify
+from tailor.stages.certify import Certificate, certify, verify
+from tailor.verifier import Verification
 from tailor.stages.compare import Comparison, compare
 from tailor.stages.compress import (
     RANS,

@@ -28,7 +28,15 @@ from tailor.stages.analyze import (
     Shuffled,
     analyze,
 )
-from tailor.stages.certify import Certificate, CodeBits, HeldOut
+from tailor.stages.certify import (
+    Certificate,
+    CodeBits,
+    HeldOutErrors,
+    Network,
+    OccamEvidence,
+    Part,
+    Registration,
+)
 from tailor.stages.compare import Comparison, compare
 
 NETWORKS = ("plain", "heavy-tailed")
@@ -116,7 +124,40 @@ def compression() -> Compression:
 
 
 def certificate() -> Certificate:
+    bounds = OccamBound(binomial=0.40971, kl=0.410882, hoeffding=0.486174, empirical=32 / 1437)
+    code = CodeBits(
+        version=1,
+        parts={"0.weight: positions": 371.4164, "0.weight: signs": 91.0, "a: b: signs": 23.5},
+        rounding=2.0836,
+        stream=488,
+        choices=8.0,
+        total=496.0,
+    )
+    network = Network(
+        task="digits",
+        tensors=2,
+        values=4736,
+        parts=(Part(name="0", statement="Random, seed 0.", domain=True, sha256="e" * 64),),
+        sha256="f" * 64,
+    )
+    registration = Registration(
+        networks=(network,),
+        method="Occam()",
+        delta=0.05,
+        certificates=1,
+        earlier=256,
+        split=None,
+        n=1437,
+        data_sha256="b" * 64,
+        seed=0,
+        created="2026-01-02T03:04:05+00:00",
+        sha256="9" * 64,
+    )
     return Certificate(
+        schema=2,
+        kind="occam",
+        method="Occam()",
+        registered=True,
         claim="In words.",
         assumptions=("First.", "Second."),
         task="digits",
@@ -124,23 +165,27 @@ def certificate() -> Certificate:
         n=1437,
         errors=32,
         risk_bound=0.40971,
-        bounds=OccamBound(
-            binomial=0.40971, kl=0.410882, hoeffding=0.486174, empirical=0.02226861517
-        ),
-        code=CodeBits(
-            parts={"0.weight: positions": 371.4164, "0.weight: signs": 91.0, "a: b: signs": 23.5},
-            rounding=2.0836,
-            stream=488,
-            choices=8.0,
-            total=496.0,
-        ),
+        evidence=OccamEvidence(n=1437, errors=32, risk_bound=0.40971, bounds=bounds, code=code),
+        choices=256,
+        repeated=0,
         majority_error=0.896311,
         non_vacuous=True,
-        held_out=HeldOut(
-            n=360, errors=25, error=25 / 360, low=0.04549, high=0.10081, data_sha256="d" * 64
+        held_out=HeldOutErrors(
+            n=360,
+            errors=25,
+            error=25 / 360,
+            low=0.04549,
+            high=0.10081,
+            upper=0.09621,
+            data_sha256="d" * 64,
         ),
+        prior=None,
+        network=network,
         model_sha256="a" * 64,
         data_sha256="b" * 64,
+        records_sha256="8" * 64,
+        registration=registration,
+        warnings=("Beware.",),
         provenance=ABOUT,
         sha256="c" * 64,
     )
@@ -179,7 +224,7 @@ def test_plotly_accepts_every_figure() -> None:
         figures.path(pressed, COLOURS),
         figures.bounds(pressed, proof, COLOURS),
         figures.bounds(pressed, None, COLOURS),
-        figures.bits(proof),
+        figures.bits(proof.evidence.code),
         figures.certified(proof),
         figures.exponents(depth(found), COLOURS, of="entries"),
         figures.exponents(depth(found), COLOURS),

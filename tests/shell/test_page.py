@@ -85,8 +85,15 @@ def test_every_number_stands_in_a_table(report: Path) -> None:
 
 def test_every_text_of_the_certificate_is_shown(report: Path) -> None:
     text, proof = markup(report), certificate()
-    said = [proof.claim, *proof.assumptions, proof.task, *proof.code.parts]
-    said += [proof.model_sha256, proof.data_sha256, proof.sha256]
+    said = [
+        proof.claim,
+        *proof.assumptions,
+        proof.task,
+        *proof.evidence.code.parts,
+        *proof.warnings,
+    ]
+    said += [proof.model_sha256, proof.data_sha256, proof.sha256, proof.records_sha256]
+    said += [proof.network.sha256, proof.network.parts[0].statement, proof.method]
     for one in said:
         assert html.escape(one) in text
     assert "tailor verify certificate.json model.tailor --task digits" in text

@@ -19,7 +19,7 @@ from tailor.numerics.powerlaw import Clauset
 from tailor.shell.output import save_analyses
 from tailor.shell.training.run import one_thread
 from tailor.stages.analyze import Analyses, Analysis, analyze
-from tailor.stages.certify import Certificate, certify
+from tailor.stages.certify import Certificate, Occam, certify, register
 from tailor.stages.compress import Candidate, CompressedModel, Uniform, frontier
 from tailor.stages.polish import polish
 from tailor.stages.regularize import Penalty, StudentPrior
@@ -180,6 +180,9 @@ class _Demo:
             heavy_tailed=prior,
             quantizer=QUANTIZER,
         )
+        self.registration = register(
+            DIGITS, Occam(), delta=DELTA, earlier=CHOICES, seed=seed
+        )  # before anything is fitted
         self.history: list[Epoch] = []
 
     def run(self) -> Outcome:
@@ -209,8 +212,7 @@ class _Demo:
                 small,
                 build=DIGITS.build,
                 data=self.data,
-                delta=DELTA,
-                choices=CHOICES,
+                registration=self.registration,
                 held_out=self.held_out,
                 error=DIGITS.error,
                 task=DIGITS.name,

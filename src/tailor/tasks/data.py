@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -19,10 +19,12 @@ class Data:
     Attributes:
         x: Inputs, one example along the first axis.
         y: Class of each example, counted from 0.
+        repeats: Declares that equal examples are independent draws, not copies.
     """
 
     x: Shaped[Tensor, "n *features"]
     y: Int[Tensor, "n"]
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y) or self.y.ndim != 1:
@@ -59,7 +61,7 @@ class Data:
 
     def at(self, indices: Int[Tensor, "k"] | Bool[Tensor, "n"]) -> "Data":
         """Some of the examples."""
-        return Data(x=self.x[indices], y=self.y[indices])
+        return replace(self, x=self.x[indices], y=self.y[indices])
 
     def split(self, share: float, salt: str) -> tuple["Data", "Data"]:
         """Cut in two by a hash of each example: the same on every machine, in any order.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tailor.errors import TailorError
-from tailor.shell.cli import analyze, compare, compress, loop, norms, train
+from tailor.shell.cli import analyze, certify, compare, compress, loop, norms, train
 from tailor.shell.cli.screen import DONE, ERR, MISUSE
 from tailor.version import __version__
 
@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
 
     press = verb("compress", compress.run, "prune and quantise a checkpoint into one small file")
     compress.arguments(press)
+
+    note = verb("register", certify.run_register, "write down a certificate's terms before the fit")
+    certify.register_arguments(note)
+    prove = verb("certify", certify.run, "bound the true error of a file, or search for the best")
+    certify.arguments(prove)
 
     check = verb("verify", loop.run_verify, "recount a certificate from the bytes and the data")
     check.add_argument("certificate", type=Path, help="certificate.json")

@@ -12,10 +12,12 @@ from tailor.errors import RecordError
 from tailor.shell import demo
 from tailor.shell.cli.analyze import print_analysis
 from tailor.shell.cli.screen import DONE, NO, console, must_be_writable, table
+from tailor.shell.figures.certificate import other_forms
 from tailor.shell.page import render
-from tailor.stages.certify import Certificate, Verification, verify
+from tailor.stages.certify import Certificate, OccamEvidence, verify
 from tailor.stages.compress import read_bytes
 from tailor.tasks import find
+from tailor.verifier import Verification
 
 
 def run_demo(parsed: argparse.Namespace) -> int:
@@ -28,7 +30,7 @@ def run_demo(parsed: argparse.Namespace) -> int:
     for analysis in outcome.analyses.analyses:
         print_analysis(screen, analysis)
     screen.print(_stage_table(outcome.compression))
-    screen.print(_certificate_table(outcome.certificate))
+    screen.print(certificate_table(outcome.certificate))
     screen.print(f"report: {page}", markup=False, soft_wrap=True)
     return DONE
 
@@ -89,20 +91,25 @@ def _stage_table(compression: demo.Compression) -> Table:
     return made
 
 
-def _certificate_table(certificate: Certificate) -> Table:
-    bounds, held_out = certificate.bounds, certificate.held_out
+def certificate_table(certificate: Certificate) -> Table:
+    """A certificate for the terminal."""
+    held_out = certificate.held_out
     rows = [
-        ("risk bound (binomial)", round_up(certificate.risk_bound)),
-        ("kl and Hoeffding forms", f"{round_up(bounds.kl)}, {round_up(bounds.hoeffding)}"),
+        ("risk bound", round_up(certificate.risk_bound)),
+        *((f"{name} form", round_up(form)) for name, form in other_forms(certificate.evidence)),
         ("holds with probability", f"{1 - certificate.delta:g}"),
-        ("errors in training data", f"{certificate.errors} of {certificate.n}"),
-        ("code length", f"{math.ceil(certificate.code.total - 1e-6):,} bits"),
+        ("registered before the fit", "yes" if certificate.registered else "no: exploratory"),
+        ("errors in the data", f"{certificate.errors} of {certificate.n}"),
         ("error of the majority guess", f"{certificate.majority_error:.4f}"),
         ("better than guessing", "yes" if certificate.non_vacuous else "no"),
     ]
+    if isinstance(certificate.evidence, OccamEvidence):
+        total = math.ceil(certificate.evidence.code.total - 1e-6)
+        rows.insert(5, ("code length", f"{total:,} bits"))
     if held_out is not None:
         interval = f"{held_out.low:.4f} - {round_up(held_out.high)}"
-        rows.append(("held-out error (for information)", f"{held_out.error:.4f} ({interval})"))
+        rows.append(("held-out error (for comparison)", f"{held_out.error:.4f} ({interval})"))
+        rows.append(("what held-out data alone certify", round_up(held_out.upper)))
     made = table("certificate", ("", ""), ())
     made.show_header = False
     for row in rows:
@@ -115,6 +122,10 @@ def _print_verification(screen: Console, certificate: Certificate, outcome: Veri
         screen.print(f"{'same  ' if check.ok else 'DIFFERS'} {check.name}", markup=False)
         if not check.ok:
             screen.print(f"        {check.detail}", markup=False, soft_wrap=True)
+    if outcome.holds:
+        screen.print("no recount can tell:", markup=False)
+        for one in outcome.unchecked:
+            screen.print(f"        {one}", markup=False, soft_wrap=True)
     verdict = "holds" if outcome.holds else "does not hold"
     screen.print(f"{verdict}: {certificate.claim}", markup=False, soft_wrap=True)
 

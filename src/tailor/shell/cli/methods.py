@@ -50,6 +50,7 @@ from tailor.stages.analyze import (
     Shuffled,
     StableIndex,
 )
+from tailor.stages.certify import HeldOut, Occam
 from tailor.stages.compress import KMeans, Shortest, Uniform, UniformStep
 from tailor.stages.noise import StableNoise
 from tailor.stages.regularize import (
@@ -164,6 +165,10 @@ QUANTIZERS: Table = {
     "uniform": Uniform,
     "kmeans": KMeans,
 }
+
+# Certify
+
+BOUNDS: Table = {"occam": Occam, "held-out": HeldOut}
 
 # A field of such a type holds a method of such a table.
 NESTED: tuple[tuple[type[Any], Table], ...] = (

@@ -7,12 +7,11 @@ from tailor.shell.figures.axes import Figure, axis, figure, row_axis
 from tailor.shell.figures.labels import percent, percent_up, plain, short
 from tailor.shell.figures.palette import INK, MUTED, NETWORKS, PAPER, PARTS
 from tailor.shell.figures.traces import Trace
-from tailor.stages.certify import Certificate
+from tailor.stages.certify import Certificate, CodeBits, OccamEvidence, Proof
 
 
-def bits(certificate: Certificate) -> Figure:
+def bits(code: CodeBits) -> Figure:
     """Where the bits of the description go, tensor by tensor."""
-    code = certificate.code
     split = [(*key.rpartition(": ")[::2], value) for key, value in code.parts.items()]
     kinds = dict.fromkeys(kind for _, kind, _ in split)
     traces = []
@@ -29,9 +28,9 @@ def bits(certificate: Certificate) -> Figure:
 
 def certified(certificate: Certificate) -> Figure:
     """Bounds, errors and guessing on one scale of shares of wrong examples."""
-    forms, found = certificate.bounds, certificate.held_out
+    found = certificate.held_out
     rows = [("majority guess", certificate.majority_error, percent, MUTED, "line-ns")]
-    for name, value in (("Hoeffding", forms.hoeffding), ("kl", forms.kl)):
+    for name, value in other_forms(certificate.evidence):
         rows.append((f"{name} bound", value, percent_up, MUTED, "line-ns"))
     rows.append(("certified bound", certificate.risk_bound, percent_up, INK, "line-ns"))
     traces = [
@@ -40,7 +39,8 @@ def certified(certificate: Certificate) -> Figure:
     if found is not None:
         rows.append(("held-out error", found.error, percent, NETWORKS[2], "circle"))
         traces.append(_band("held-out error", found.low, found.high, NETWORKS[2]))
-    rows.append(("training error", forms.empirical, percent, NETWORKS[2], "circle"))
+    counted = certificate.errors / certificate.n
+    rows.append(("counted error", counted, percent, NETWORKS[2], "circle"))
     traces += [
         _mark(*row, right=found.high if found and "held" in row[0] else None) for row in rows
     ]
@@ -53,6 +53,13 @@ def certified(certificate: Certificate) -> Figure:
     made["layout"] |= {"showlegend": False, "barmode": "overlay", "bargap": 0.35}
     made["layout"]["shapes"] = [_guess(certificate.majority_error)]
     return made
+
+
+def other_forms(evidence: Proof) -> list[tuple[str, float]]:
+    """Looser bounds from the same numbers, by name."""
+    if isinstance(evidence, OccamEvidence):
+        return [("Hoeffding", evidence.bounds.hoeffding), ("kl", evidence.bounds.kl)]
+    return []
 
 
 # ---- bars and marks -----------------------------------------------------------------------

@@ -7,7 +7,7 @@ from tailor.shell.figures.axes import Figure, axis, figure, size_axis
 from tailor.shell.figures.labels import percent, percent_up, plain, short
 from tailor.shell.figures.palette import INK, MUTED, Colours
 from tailor.shell.figures.traces import Trace, by_network, error_lines, line
-from tailor.stages.certify import Certificate
+from tailor.stages.certify import Certificate, OccamEvidence
 
 LABELS = {"pruned": "top right", "coded": "bottom center"}  # of stages, beside their marks
 
@@ -46,8 +46,8 @@ def bounds(compression: Compression, certificate: Certificate | None, colour: Co
         )
         chosen = [p for p in points if p.chosen]
         traces.append(_ring(network, chosen, [100 * p.risk_bound for p in chosen], ink))
-    if certificate is not None:
-        size = certificate.code.stream // 8
+    if certificate is not None and isinstance(certificate.evidence, OccamEvidence):
+        size = certificate.evidence.code.stream // 8
         sizes.append(size)
         traces += _certified(certificate, size, min(sizes), max(sizes))
     return figure(traces, size_axis(sizes), axis("bound on the true error (%)", range=[0, 105]))

@@ -1,13 +1,16 @@
 """The section Certify: the claim, how loose it is, its assumptions and how to check it."""
 
 import shlex
+from dataclasses import fields
 
 from tailor.shell import figures
+from tailor.shell.figures.certificate import other_forms
 from tailor.shell.figures.labels import percent
 from tailor.shell.page.blocks import figure, reading
 from tailor.shell.page.tables import bound, count, number, share, table
 from tailor.shell.page.text import escape
-from tailor.stages.certify import Certificate, HeldOut
+from tailor.stages.certify import Certificate, CodeBits, HeldOutErrors, OccamEvidence, Proof
+from tailor.verifier import UNCHECKED
 
 
 def section(certificate: Certificate) -> str:
@@ -15,24 +18,55 @@ def section(certificate: Certificate) -> str:
     assumptions = "".join(f"<li>{escape(one)}</li>" for one in certificate.assumptions)
     command = f"tailor verify certificate.json model.tailor --task {shlex.quote(certificate.task)}"
     return (
-        "<p>The certificate is computed from the bytes of the file and the errors of the "
-        "network that they decode to. The held-out error is shown for comparison; the bound "
-        "does not use it.</p>"
+        f"<p>{FROM[certificate.kind]} Held-out errors are shown for comparison; the bound does "
+        "not use them.</p>"
         f'<blockquote class="claim">{escape(certificate.claim)}</blockquote>'
-        + reading([_verdict(certificate), *_slack(certificate)])
+        + reading([_verdict(certificate), *_slack(certificate), *map(escape, certificate.warnings)])
         + figure(
             "certified",
             figures.certified(certificate),
             "<strong>Where the true error can lie.</strong> Bars of bounds reach from zero to "
-            "the bound, rounded up. The certified bound is the binomial form. "
-            + _interval(certificate),
+            "the bound, rounded up. " + _interval(certificate),
             "Bounds and errors on one scale",
         )
         + f"<h3>Assumptions</h3><ul>{assumptions}</ul>"
+        + _declared(certificate)
+        + "<h3>What it does not say</h3>"
+        "<p>It speaks of examples drawn like these, and of nothing else: not of another year, "
+        "place or kind of data, not of single cases, and not of any other network than the one "
+        "in this file. A recount cannot tell:</p>"
+        + f"<ul>{''.join(f'<li>{escape(one)}.</li>' for one in UNCHECKED)}</ul>"
         + f"<h3>Check it yourself</h3><pre><code>{escape(command)}</code></pre>"
-        "<p>This decodes the file, counts its errors again and compares every number. One "
-        "flipped byte makes it fail.</p>" + _everything(certificate)
+        "<p>This decodes the file, counts its errors again and compares every number, by code "
+        "that the certificate was not made with. One flipped byte makes it fail.</p>"
+        + _everything(certificate)
     )
+
+
+FROM = {
+    "occam": "The certificate is computed from the bytes of the file and the errors of the "
+    "network that they decode to, among the examples that it may have been trained with.",
+    "held-out": "The certificate is computed from the errors of the network in the file, among "
+    "examples that it was made without.",
+}
+
+
+def _declared(certificate: Certificate) -> str:
+    """Parts of the network that no file holds."""
+    parts = certificate.network.parts
+    if not parts:
+        return ""
+    rows = [
+        [
+            escape(part.name),
+            escape(part.statement),
+            "yes" if part.domain else "no",
+            _digest(part.sha256),
+        ]
+        for part in parts
+    ]
+    head = ["part", "why it does not depend on the data", "knows this kind of data", "SHA-256"]
+    return table("Declared parts of the network, which nobody paid for", head, rows)
 
 
 def _verdict(certificate: Certificate) -> str:
@@ -68,10 +102,20 @@ def _interval(certificate: Certificate) -> str:
 
 def _everything(certificate: Certificate) -> str:
     held = certificate.held_out
-    rows = [*_bounds(certificate), *_held_out(held), *_bits(certificate)]
+    rows = [*_bounds(certificate), *_held_out(held)]
+    if isinstance(certificate.evidence, OccamEvidence):
+        rows += _bits(certificate.evidence.code)
+    else:
+        rows += _numbers(certificate.evidence)
     rows += [
+        ["registered before the fit", _registered(certificate)],
+        ["choices outside the file", count(certificate.choices)],
+        ["repeated examples, declared independent", count(certificate.repeated)],
+        ["weights of the network", count(certificate.network.values)],
         ["SHA-256 of the file", _digest(certificate.model_sha256)],
-        ["SHA-256 of the training data", _digest(certificate.data_sha256)],
+        ["SHA-256 of the network", _digest(certificate.network.sha256)],
+        ["SHA-256 of the data", _digest(certificate.data_sha256)],
+        ["SHA-256 of its examples in any order", _digest(certificate.records_sha256)],
     ]
     if held is not None:
         rows.append(["SHA-256 of the held-out data", _digest(held.data_sha256)])
@@ -79,24 +123,45 @@ def _everything(certificate: Certificate) -> str:
     return table("The whole certificate", ["what", "value"], rows)
 
 
+def _registered(certificate: Certificate) -> str:
+    registration = certificate.registration
+    if registration is None:
+        return "no: this is exploratory"
+    networks = len(registration.networks)
+    return escape(
+        f"{registration.created}, {networks} network{'s' if networks > 1 else ''}, "
+        f"{registration.earlier} looked at earlier"
+    )
+
+
 def _bounds(certificate: Certificate) -> list[list[str]]:
-    bounds = certificate.bounds
+    forms = [[f"{name} bound", bound(value)] for name, value in other_forms(certificate.evidence)]
     return [
         ["task", escape(certificate.task)],
+        ["method", escape(certificate.method)],
         ["confidence parameter δ", number(certificate.delta)],
-        ["training examples n", count(certificate.n)],
+        ["examples n", count(certificate.n)],
         ["errors among them", count(certificate.errors)],
-        ["training error", share(bounds.empirical)],
+        ["their share", share(certificate.errors / certificate.n)],
         ["certified bound", bound(certificate.risk_bound)],
-        ["binomial bound", bound(bounds.binomial)],
-        ["kl bound", bound(bounds.kl)],
-        ["Hoeffding bound", bound(bounds.hoeffding)],
+        *forms,
         ["error of the majority guess", share(certificate.majority_error)],
         ["beats the majority guess", "yes" if certificate.non_vacuous else "no"],
     ]
 
 
-def _held_out(held: HeldOut | None) -> list[list[str]]:
+def _numbers(evidence: Proof) -> list[list[str]]:
+    """The numbers of other evidence, by the names of their fields."""
+    rows = []
+    for field in fields(evidence):
+        value = getattr(evidence, field.name)
+        if field.name not in ("n", "errors", "risk_bound") and isinstance(value, int | float | str):
+            text = str(value) if isinstance(value, int | str) else f"{value:.6g}"
+            rows.append([escape(field.name.replace("_", " ")), escape(text)])
+    return rows
+
+
+def _held_out(held: HeldOutErrors | None) -> list[list[str]]:
     if held is None:
         return []
     return [
@@ -105,11 +170,11 @@ def _held_out(held: HeldOut | None) -> list[list[str]]:
         ["held-out error", share(held.error)],
         ["interval, lower end (rounded down)", share(held.low, down=True)],
         ["interval, upper end (rounded up)", bound(held.high)],
+        ["what they alone would certify", bound(held.upper)],
     ]
 
 
-def _bits(certificate: Certificate) -> list[list[str]]:
-    code = certificate.code
+def _bits(code: CodeBits) -> list[list[str]]:
     return [
         *([f"bits of {escape(name)}", number(bits)] for name, bits in code.parts.items()),
         ["bits of rounding to whole bytes", number(code.rounding)],

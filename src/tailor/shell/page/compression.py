@@ -8,7 +8,7 @@ from tailor.shell.page.blocks import closed, figure, grid, reading
 from tailor.shell.page.networks import Networks
 from tailor.shell.page.tables import bound, count, share, table
 from tailor.shell.page.text import escape
-from tailor.stages.certify import Certificate
+from tailor.stages.certify import Certificate, OccamEvidence
 
 
 def section(compression: Compression, certificate: Certificate | None, networks: Networks) -> str:
@@ -81,11 +81,11 @@ def _figures(compression: Compression, certificate: Certificate | None, networks
             "Size and held-out error at each stage",
         ),
     ]
-    if certificate is not None:
+    if certificate is not None and isinstance(certificate.evidence, OccamEvidence):
         shown.append(
             figure(
                 "bits",
-                figures.bits(certificate),
+                figures.bits(certificate.evidence.code),
                 "<strong>Where the bits go</strong> in the certified file. Rounding fills the last "
                 "byte; choices pays for what was chosen outside the file.",
                 "Bits of each part of the certified file",

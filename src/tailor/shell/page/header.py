@@ -9,6 +9,7 @@ from tailor.shell.page.results import Results
 from tailor.shell.page.tables import table
 from tailor.shell.page.text import escape, matrices
 from tailor.shell.training.record import Training
+from tailor.stages.certify import OccamEvidence
 from tailor.stages.compress import CompressionReport
 
 MOST_NAMED = 2  # models; of more only the number fits in a line
@@ -26,19 +27,22 @@ def _outcome(found: Results) -> str:
     certificate = found.certificate
     if certificate is None:
         return _outcome_without_certificate(found)
-    size = f"<b>{certificate.code.stream // 8:,} bytes</b>"
-    dense = _dense(found.compression)
-    start = f"{dense:,} bytes → {size}" if dense else size
+    start = ""
+    if isinstance(certificate.evidence, OccamEvidence):
+        size = f"<b>{certificate.evidence.code.stream // 8:,} bytes</b>"
+        dense = _dense(found.compression)
+        start = (f"{dense:,} bytes → {size}" if dense else size) + "; "
     guess = percent(certificate.majority_error)
+    certified = "certified" if certificate.registered else "exploratory"
     verdict = (
-        f"certified: at most <b>{percent_up(certificate.risk_bound)} errors</b> "
+        f"{certified}: at most <b>{percent_up(certificate.risk_bound)} errors</b> "
         f"({percent(1 - certificate.delta, 0)} confidence)"
     )
     if not certificate.non_vacuous:
         verdict += ", which does not beat guessing"
     held = certificate.held_out
     tail = f", held-out {percent(held.error)}" if held is not None else ""
-    return f"{start}; {verdict}, majority guess {guess}{tail}"
+    return f"{start}{verdict}, majority guess {guess}{tail}"
 
 
 def _outcome_without_certificate(found: Results) -> str:

@@ -1,25 +1,30 @@
-"""A bound on the true error of the decoded bytes, and its check by a stranger."""
+"""A bound on the true error of the decoded bytes, and everything needed to check it."""
 
+from tailor.stages.certify.certificate import Certificate, HeldOutErrors, Prior, Proof, certify
+from tailor.stages.certify.held_out import HeldOut, HeldOutEvidence
 from tailor.stages.certify.method import Case, Evidence, Method
-from tailor.stages.certify.occam import (
-    Certificate,
-    Check,
-    CodeBits,
-    HeldOut,
-    Verification,
-    certify,
-    verify,
-)
+from tailor.stages.certify.occam import CodeBits, Occam, OccamEvidence
+from tailor.stages.certify.registration import Network, Part, Registration, Split, register
+from tailor.stages.certify.verify import verify
 
 __all__ = [
     "Case",
     "Certificate",
-    "Check",
     "CodeBits",
     "Evidence",
-    "HeldOut",
+    "HeldOutErrors",
     "Method",
-    "Verification",
+    "Network",
+    "Occam",
+    "OccamEvidence",
+    "Part",
+    "Prior",
+    "Proof",
+    "Registration",
+    "Split",
+    "HeldOut",
+    "HeldOutEvidence",
     "certify",
+    "register",
     "verify",
 ]

@@ -55,17 +55,15 @@ class Method(ABC):
     """A kind of certificate. Its fields are everything that has to be fixed before the data.
 
     Attributes:
-        kind: Its name in a certificate.
-        assumptions: What must be true, beyond what every certificate assumes.
+        kind: Its name in a certificate; ``tailor.verifier`` has its words and its recount.
     """
 
     kind: ClassVar[str]
-    assumptions: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def prove(self, case: Case) -> Evidence:
         """Apply the theorem."""
 
-    @abstractmethod
-    def subject(self) -> str:
-        """Who errs, for the sentence of the claim: "the network in this file"."""
+    def guess(self, case: Case) -> float:
+        """Risk of the best constant guess, which a bound has to beat."""
+        return case.data.majority_error()

@@ -23,8 +23,10 @@ from tailor.numerics.coding import (
     Spec,
     code_length,
     decode,
+    decode_contextual,
     decode_packed,
     encode,
+    encode_contextual,
     encode_packed,
 )
 from tailor.records import Json, write
@@ -44,9 +46,11 @@ class Coder(ABC):
 
     Attributes:
         version: The byte of the file that names it.
+        certified: Whether certificates take its streams for codewords.
     """
 
     version: ClassVar[int]
+    certified: ClassVar[bool] = False
 
     def shorten(self, header: bytes) -> bytes:
         """The header as it stands in the file."""
@@ -81,22 +85,42 @@ class Adaptive(Coder):
     """
 
     version: ClassVar[int] = 1
+    certified: ClassVar[bool] = True
 
     def encode(self, tensors: Iterable[tuple[Coded, Spec]]) -> Iterator[bytes]:
         """See ``Coder.encode``."""
-        plain: list[Plain] = []
-        for tensor, _ in tensors:
-            if isinstance(tensor, Codebook):
-                raise UsageError(
-                    "Adaptive codes uniform grids, but a tensor has a codebook; quantise with "
-                    "Uniform or UniformStep, or use coder=RANS()"
-                )
-            plain.append(tensor)
-        yield encode(plain)
+        yield encode(_plain(tensors, "Adaptive"))
 
     def decode(self, stream: bytes | memoryview, specs: list[Spec]) -> Iterator[Coded]:
         """See ``Coder.decode``."""
         yield from decode(bytes(stream), specs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contextual(Coder):
+    """As ``Adaptive``, with coins selected by context: shorter for networks of a few layers."""
+
+    version: ClassVar[int] = 3
+
+    def encode(self, tensors: Iterable[tuple[Coded, Spec]]) -> Iterator[bytes]:
+        """See ``Coder.encode``."""
+        yield encode_contextual(_plain(tensors, "Contextual"))
+
+    def decode(self, stream: bytes | memoryview, specs: list[Spec]) -> Iterator[Coded]:
+        """See ``Coder.decode``."""
+        yield from decode_contextual(bytes(stream), specs)
+
+
+def _plain(tensors: Iterable[tuple[Coded, Spec]], coder: str) -> list[Plain]:
+    plain: list[Plain] = []
+    for tensor, _ in tensors:
+        if isinstance(tensor, Codebook):
+            raise UsageError(
+                f"{coder} codes uniform grids, but a tensor has a codebook; quantise with "
+                "Uniform or UniformStep, or use coder=RANS()"
+            )
+        plain.append(tensor)
+    return plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +156,7 @@ class RANS(Coder):
         return decode_packed(stream, specs)
 
 
-CODERS: tuple[Coder, ...] = (Adaptive(), RANS())
+CODERS: tuple[Coder, ...] = (Adaptive(), RANS(), Contextual())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
