@@ -23,11 +23,15 @@ def wrong_classes(model: nn.Module, data: Any) -> Tensor:
         scores = torch.cat([model(x.double() if x.is_floating_point() else x) for x in parts])
     if scores.shape[0] != len(data.y) or int(data.y.max()) >= scores.shape[1]:
         raise Mismatch("the network does not score the classes of these data")
-    rows = torch.arange(len(data.y))
-    rivals = scores.clone()
-    rivals[rows, data.y.long()] = -torch.inf
+    return wrong_scores(scores, data.y)
+
+
+def wrong_scores(scores: Tensor, y: Tensor) -> Tensor:
+    """Which rows do not put the right class first by more than rounding; NaN is wrong."""
+    own = scores.gather(1, y.long()[:, None])
+    rivals = scores.scatter(1, y.long()[:, None], -torch.inf).amax(dim=1, keepdim=True)
     size = scores.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
-    return ~(scores[rows, data.y.long()] - rivals.amax(dim=1) > TIE * size)
+    return ~((own - rivals).squeeze(1) > TIE * size)
 
 
 def network(build: Callable[[], nn.Module], task: str) -> dict[str, Any]:

@@ -21,9 +21,9 @@ def same(what: str, said: Any, found: Any) -> None:
         raise Mismatch(f"{what}: the certificate says {said}, but it is {found}")
 
 
-def near(what: str, said: float, found: float) -> None:
+def near(what: str, said: float, found: float, tolerance: float = NEAR) -> None:
     """Refuse what is not equal but for the last digits."""
-    if not math.isclose(said, found, rel_tol=NEAR, abs_tol=1e-12):
+    if not math.isclose(said, found, rel_tol=tolerance, abs_tol=1e-12):
         raise Mismatch(f"{what}: the certificate says {said}, but it is {found}")
 
 

@@ -10,16 +10,21 @@ from torch import nn
 from tailor.errors import UsageError
 from tailor.numerics.bounds import clopper_pearson
 from tailor.records import Provenance, digest, to_json
+from tailor.stages.certify.gibbs import PACBayesEvidence
 from tailor.stages.certify.held_out import HeldOutEvidence
 from tailor.stages.certify.method import Case, Method
 from tailor.stages.certify.occam import Occam, OccamEvidence
+from tailor.stages.certify.picks import PickedEvidence
 from tailor.stages.certify.refusals import count_errors, must_be_sample
 from tailor.stages.certify.registration import Network, Registration, Split, network_of
+from tailor.stages.certify.text import BitsPerCharacter, TextEvidence
 from tailor.stages.compress import CompressedModel
 from tailor.tasks import Data, ErrorCount, zero_one
 from tailor.verifier import ASSUMPTIONS, SCHEMA, claim
 
-Proof: TypeAlias = OccamEvidence | HeldOutEvidence
+Proof: TypeAlias = (
+    OccamEvidence | PACBayesEvidence | PickedEvidence | TextEvidence | HeldOutEvidence
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,8 @@ def certify(
     network = network_of(build, task)
     prior, counted = _cut(data, terms.split)
     repeated = must_be_sample(counted)
+    if held_out is not None and isinstance(terms.method, BitsPerCharacter):
+        raise UsageError("held_out counts errors of classification; certify those documents apart")
     if held_out is not None and len(held_out) < 1:
         raise UsageError("the held-out data are empty; leave them out instead")
     if registration is not None:
@@ -187,19 +194,14 @@ def certify(
         choices=terms.choices,
     )
     evidence: Any = terms.method.prove(case)  # one of Proof, which no method can know
+    said: Any = to_json(evidence)
     guess = terms.method.guess(case)
     draft = Certificate(
         schema=SCHEMA,
         kind=terms.method.kind,
         method=repr(terms.method),
         registered=registration is not None,
-        claim=claim(
-            terms.method.kind,
-            evidence.n,
-            evidence.risk_bound,
-            terms.delta,
-            registration is not None,
-        ),
+        claim=claim(terms.method.kind, said, terms.delta, registration is not None),
         assumptions=(*ASSUMPTIONS["all"], *ASSUMPTIONS[terms.method.kind]),
         task=task,
         delta=terms.delta,

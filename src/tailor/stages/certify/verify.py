@@ -1,12 +1,12 @@
 """The check of a certificate, for records in memory."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
 from tailor.records import to_json
 from tailor.stages.certify.certificate import Certificate
+from tailor.stages.certify.method import Method
 from tailor.stages.compress import CompressedModel
 from tailor.tasks import Data, ErrorCount
 from tailor.verifier import Verification, recount
@@ -20,7 +20,7 @@ def verify(
     data: Data,
     held_out: Data | None = None,
     error: ErrorCount | None = None,
-    learner: Any = None,
+    method: Method | None = None,
 ) -> Verification:
     """Recount everything that a certificate says from the bytes and the data.
 
@@ -31,7 +31,8 @@ def verify(
         data: As for ``certify``.
         held_out: The held-out examples, if the certificate speaks of any.
         error: As for ``certify``; errors of classification by default.
-        learner: For Pick-to-Learn: the learner, which is run again.
+        method: As for ``certify``, where its text does not say everything: a learner, a prior
+            that was learned, sizes of tokens.
 
     Returns:
         Whether everything agrees, each comparison, and what no recount can tell. The work is
@@ -39,8 +40,13 @@ def verify(
         exactly, bounds to one part in 10^9 (the logarithms of other machines may differ in the
         last digit); the seal covers every digit.
     """
-    said: Any = to_json(certificate)
-    payload = small if isinstance(small, bytes) else small.payload
     return recount(
-        said, payload, build=build, data=data, held_out=held_out, error=error, learner=learner
+        to_json(certificate),  # type: ignore[arg-type]
+        small if isinstance(small, bytes) else small.payload,
+        build=build,
+        data=data,
+        held_out=held_out,
+        error=error,
+        method=method,
+        decode=lambda payload: CompressedModel(payload=payload).state_dict(),
     )
