@@ -33,13 +33,13 @@ from tailor import (
 )
 from tailor.shell import demo
 from tailor.stages.analyze import Histogram, Skipped, Survival
-from tailor.stages.certify import Check, CodeBits, HeldOut
+from tailor.stages.certify import Check, CodeBits, HeldOutErrors
 
 # Strategies build records, and beartype draws at random which items of a tuple it checks.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
 STAGES = [Analyses, Analysis, LayerAnalysis, Histogram, Survival, Skipped, Certificate, CodeBits]
-STAGES += [HeldOut, Verification, Check, OccamBound, PowerLawFit, NoFit, Provenance]
+STAGES += [HeldOutErrors, Verification, Check, OccamBound, PowerLawFit, NoFit, Provenance]
 KINDS = [*STAGES, demo.Compression, demo.Stage, demo.Point, demo.Epoch]
 
 TEXT = st.text(st.characters(), max_size=8)  # lone surrogates and control characters included
@@ -256,10 +256,10 @@ def only_reads_or_refuses(kind: type, value: object) -> None:
         assert isinstance(record, kind)
 
 
-@pytest.mark.parametrize("tag", [[], {}, 3, None, "HeldOut"])
+@pytest.mark.parametrize("tag", [[], {}, 3, None, "HeldOutErrors"])
 def test_an_odd_tag_in_a_union_is_refused(tag):
-    with pytest.raises(RecordError, match=r"^x must be HeldOut|^x has unknown or missing fields"):
-        records.read_value(HeldOut | None, {"type": tag}, "x")
+    with pytest.raises(RecordError, match=r"^x must be HeldOutErrors|^x has unknown or missing fields"):
+        records.read_value(HeldOutErrors | None, {"type": tag}, "x")
 
 
 @given(JSON)

@@ -86,8 +86,34 @@ from tailor.stages.analyze import (
     norms,
 )
 from tailor.stages.balance import TempBalance, layer_groups
-from tailor.stages.certify import Certificate, certify, verify
-from tailor.verifier import Verification
+from tailor.stages.certify import (
+    BitsPerCharacter,
+    Centred,
+    Certificate,
+    Disagreement,
+    DiscreteWeights,
+    Documents,
+    FromPart,
+    GaussianHead,
+    GaussianWeights,
+    HeldOut,
+    Learner,
+    NetworkLearner,
+    Occam,
+    PACBayes,
+    PickToLearn,
+    Registration,
+    Rounds,
+    Sizes,
+    SparsePrior,
+    Split,
+    Warp,
+    certify,
+    disagreement,
+    fit_head,
+    register,
+    verify,
+)
 from tailor.stages.compare import Comparison, compare
 from tailor.stages.compress import (
     RANS,
@@ -97,6 +123,7 @@ from tailor.stages.compress import (
     Compressed,
     CompressedModel,
     CompressionReport,
+    Contextual,
     Factorize,
     KMeans,
     Prune,
@@ -125,7 +152,20 @@ from tailor.stages.gradient_noise import (
     gradient_noise,
     iterate_tail_index,
 )
+from tailor.stages.incremental import incremental, screened
 from tailor.stages.inputs import Inputs, collect
+from tailor.stages.measures import (
+    AroraMeasures,
+    GaussianNoise,
+    Margins,
+    MatrixProjectNoise,
+    SpectralPerturbation,
+    arora,
+    margins,
+    matrix_project,
+    spectral_perturbation,
+    truncated_rank,
+)
 from tailor.stages.nodes import (
     NodeScale,
     PrunedNodes,
@@ -176,6 +216,16 @@ from tailor.stages.schedule import (
     Window,
 )
 from tailor.stages.scores import Magnitude, NofM, Score, Scored, SparseGPT, Wanda
+from tailor.stages.search import (
+    Climb,
+    HeadJob,
+    NetworkJob,
+    Progress,
+    Renewal,
+    Rounding,
+    Smooth,
+    search,
+)
 from tailor.stages.shrink import (
     ActivationScore,
     ColumnNorm,
@@ -200,7 +250,19 @@ from tailor.stages.train import (
     batches,
     train,
 )
-from tailor.tasks import DIGITS, Data, Task, zero_one
+from tailor.tasks import (
+    DIGITS,
+    Data,
+    Frozen,
+    OrientedEdges,
+    Quadratic,
+    RandomFeatures,
+    Task,
+    read_idx,
+    read_table,
+    zero_one,
+)
+from tailor.verifier import Verification
 from tailor.version import __version__
 from tailor.weights.layer import Layer, Other, Weights
 from tailor.weights.source import difference, read, select
@@ -242,15 +304,34 @@ __all__ = [
     "export",
     "to_sparse_cpu",
     "polish",
+    "incremental",
+    "screened",
+    "search",
+    "fit_head",
+    "register",
     "certify",
     "verify",
+    "disagreement",
+    "margins",
+    "arora",
+    "matrix_project",
+    "spectral_perturbation",
+    "truncated_rank",
     "render",
     # what they take
     "Task",
     "Data",
+    "Frozen",
+    "OrientedEdges",
+    "RandomFeatures",
+    "Quadratic",
+    "Documents",
+    "Sizes",
     "DIGITS",
     "batches",
     "zero_one",
+    "read_idx",
+    "read_table",
     # where they run
     "Engine",
     "Local",
@@ -405,6 +486,34 @@ __all__ = [
     "Coder",
     "RANS",
     "Adaptive",
+    "Contextual",
+    # how a bound is proved
+    "Occam",
+    "PACBayes",
+    "Centred",
+    "SparsePrior",
+    "FromPart",
+    "GaussianHead",
+    "GaussianWeights",
+    "DiscreteWeights",
+    "PickToLearn",
+    "Rounds",
+    "Learner",
+    "NetworkLearner",
+    "Warp",
+    "BitsPerCharacter",
+    "HeldOut",
+    "Split",
+    # what a search tries
+    "HeadJob",
+    "NetworkJob",
+    "Rounding",
+    "Smooth",
+    "Climb",
+    "Renewal",
+    # how weights are disturbed
+    "GaussianNoise",
+    "MatrixProjectNoise",
     # what they return
     "Weights",
     "Layer",
@@ -436,7 +545,13 @@ __all__ = [
     "TensorReport",
     "Candidate",
     "Certificate",
+    "Registration",
     "Verification",
+    "Progress",
+    "Disagreement",
+    "Margins",
+    "AroraMeasures",
+    "SpectralPerturbation",
     "OccamBound",
     "occam",
     "Provenance",

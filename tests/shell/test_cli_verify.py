@@ -161,7 +161,7 @@ def test_a_task_for_other_data_does_not_hold(run, pair):
         found = no(run("verify", *pair, "--task", "other_task:task"))
     finally:
         sys.modules.pop("other_task", None)
-    assert "DIFFERS network" in found
+    assert "DIFFERS data" in found
 
 
 def test_a_compressed_model_can_be_analyzed(run, pair):

@@ -130,6 +130,9 @@ def certificate() -> Certificate:
         parts={"0.weight: positions": 371.4164, "0.weight: signs": 91.0, "a: b: signs": 23.5},
         rounding=2.0836,
         stream=488,
+        pays="bytes",
+        charged=488.0,
+        units=(),
         choices=8.0,
         total=496.0,
     )

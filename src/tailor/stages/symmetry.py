@@ -92,7 +92,7 @@ def symmetry_bits(model: nn.Module, coded: Mapping[str, Coded]) -> float:
     Returns:
         Bits, rounded down by a millionth.
     """
-    found = _counted(model, coded)
+    found = counted_units(model, coded)
     inner = {one.weight for one in found}
     total = sum(_orders(one, coded, one.outgoing in inner) for one in found)
     return max(0.0, math.floor(total * 1e6 - 1) / 1e6)
@@ -100,7 +100,7 @@ def symmetry_bits(model: nn.Module, coded: Mapping[str, Coded]) -> float:
 
 def steadiness(model: nn.Module, coded: Mapping[str, Coded]) -> dict[str, Steady]:
     """For each tensor, the lines whose order must not change the length, as the count asks."""
-    found = _counted(model, coded)
+    found = counted_units(model, coded)
     rows = {name for one in found for name in (one.weight, one.bias)}
     columns = {one.outgoing for one in found}
     return {name: Steady(rows=name in rows, columns=name in columns) for name in coded}
@@ -174,7 +174,7 @@ def _fits(layer: nn.Module, following: nn.Module, flat: bool) -> bool:
     return not flat and type(layer) is type(following)
 
 
-def _counted(model: nn.Module, coded: Mapping[str, Coded]) -> list[Hidden]:
+def counted_units(model: nn.Module, coded: Mapping[str, Coded]) -> list[Hidden]:
     """Those whose tensors are on grids and follow each other in the stream.
 
     The flags of columns go by the units of the matrix before, so it must be the incoming one.

@@ -6,6 +6,7 @@ the architecture, the way inputs are scaled, and the split.
 
 from tailor.tasks.data import Data, ErrorCount, zero_one
 from tailor.tasks.digits import DIGITS, DIGITS_TRAIN
+from tailor.tasks.edges import OrientedEdges, Quadratic, RandomFeatures
 from tailor.tasks.files import read_idx, read_table
 from tailor.tasks.find import EMBEDDED, find
 from tailor.tasks.frozen import Frozen
@@ -19,6 +20,9 @@ __all__ = [
     "Data",
     "ErrorCount",
     "Frozen",
+    "OrientedEdges",
+    "Quadratic",
+    "RandomFeatures",
     "Task",
     "find",
     "read_idx",

@@ -6,6 +6,15 @@ reader of its own, the network is evaluated, and the bound is computed by other 
 """
 
 from tailor.verifier.recount import Check, Verification, recount
-from tailor.verifier.words import ASSUMPTIONS, SCHEMA, UNCHECKED, claim
+from tailor.verifier.words import ASSUMPTIONS, SCHEMA, UNCHECKED, claim, shown
 
-__all__ = ["ASSUMPTIONS", "SCHEMA", "UNCHECKED", "Check", "Verification", "claim", "recount"]
+__all__ = [
+    "ASSUMPTIONS",
+    "SCHEMA",
+    "UNCHECKED",
+    "Check",
+    "Verification",
+    "claim",
+    "recount",
+    "shown",
+]

@@ -2,25 +2,30 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tailor.verifier.bounds import binomial_upper, kl_upper
 from tailor.verifier.file import CERTIFIED, File
 from tailor.verifier.gibbs import recount_gibbs
+from tailor.verifier.network import scores
 from tailor.verifier.picks import recount_picks
+from tailor.verifier.prior import check_units, prior_bits
 from tailor.verifier.said import Mismatch, near, same
+from tailor.verifier.streams import written_bits
 from tailor.verifier.text import recount_text
 
 
+@runtime_checkable
 class Work(Protocol):
     """What a recount has found so far."""
 
     said: Mapping[str, Any]
     payload: bytes
     file: File
+    state: dict[str, Tensor]
     model: nn.Module
     build: Callable[[], nn.Module]
     data: Any
@@ -114,16 +119,33 @@ KINDS: dict[str, Callable[[Any, Mapping[str, Any], float], None]] = {
 
 
 def _paid(work: Work, code: Mapping[str, Any]) -> float:
-    """Bits of the stream and of the choices."""
+    """Bits of the file and of the choices."""
     _certified(work)
     same("version of the code", code["version"], work.file.version)
     stream = 8 * len(work.file.stream)
     same("bits of the stream", code["stream"], stream)
     near("bits of the parts", sum(code["parts"].values()) + code["rounding"], stream)
     near("bits for choices", code["choices"], math.log2(work.said["choices"]))
-    bits = stream + math.log2(work.said["choices"])
+    charged = _charged(work, code, float(stream))
+    near("bits that are charged", code["charged"], charged)
+    bits = charged + math.log2(work.said["choices"])
     near("bits in all", code["total"], bits)
     return bits
+
+
+def _charged(work: Work, code: Mapping[str, Any], stream: float) -> float:
+    """Bytes of the stream, its bits before padding, or what the prior of the code gives."""
+    same("what is paid", work.said["method"], f"Occam(pays={code['pays']!r})")
+    if code["pays"] == "bytes":
+        return stream
+    file = work.file
+    if code["pays"] == "bits":
+        return float(written_bits(file.items, file.shapes, file.version))
+    if file.version != 3:
+        raise Mismatch("only files of version 3 have a prior over options")
+    check_units(code["units"], work.state, work.model, lambda: scores(work.model, work.data.x))
+    names = [name for name, _, _ in file.head["tensors"]]
+    return prior_bits(names, file.items, file.shapes, code["units"])
 
 
 def _certified(work: Work) -> None:

@@ -18,12 +18,17 @@ CHUNK = 8192
 
 def wrong_classes(model: nn.Module, data: Any) -> Tensor:
     """Which examples a classifier gets wrong; ties and NaN are wrong."""
-    with torch.no_grad():
-        parts = torch.split(data.x, CHUNK)
-        scores = torch.cat([model(x.double() if x.is_floating_point() else x) for x in parts])
-    if scores.shape[0] != len(data.y) or int(data.y.max()) >= scores.shape[1]:
+    found = scores(model, data.x)
+    if found.shape[0] != len(data.y) or int(data.y.max()) >= found.shape[1]:
         raise Mismatch("the network does not score the classes of these data")
-    return wrong_scores(scores, data.y)
+    return wrong_scores(found, data.y)
+
+
+def scores(model: nn.Module, x: Tensor) -> Tensor:
+    """What the network makes of the inputs, in float64."""
+    with torch.no_grad():
+        parts = torch.split(x, CHUNK)
+        return torch.cat([model(x.double() if x.is_floating_point() else x) for x in parts])
 
 
 def wrong_scores(scores: Tensor, y: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Levels:
 
 
 @dataclass
-class _Carry:
+class Carry:
     """What one tensor tells the next."""
 
     units: list[int] | None = None
@@ -46,8 +46,8 @@ def read(
         shapes: Of each tensor, and the bytes of one of its elements.
         version: 1 or 3.
     """
-    found = _walk(_Coder(data=stream), shapes, version, None)
-    writer = _Coder(data=None)
+    found = _walk(Coder(data=stream), shapes, version, None)
+    writer = Coder(data=None)
     _walk(writer, shapes, version, found)
     if writer.finish() != stream:
         raise Mismatch("the stream does not decode and encode to itself")
@@ -58,34 +58,41 @@ def written_bits(
     found: list[bytes | Levels], shapes: list[tuple[tuple[int, ...], int]], version: int
 ) -> int:
     """Length of the stream before the last byte is filled."""
-    writer = _Coder(data=None)
+    writer = Coder(data=None)
     _walk(writer, shapes, version, found)
     writer.finish()
     return len(writer.out)
 
 
+def tensor_bits(item: bytes, shape: tuple[int, ...], width: int) -> float:
+    """Ideal bits of a raw tensor in version 3."""
+    coder = Coder(data=None)
+    _walk(coder, [(shape, width)], 3, [item])
+    return coder.spent
+
+
 def _walk(
-    coder: "_Coder",
+    coder: "Coder",
     shapes: list[tuple[tuple[int, ...], int]],
     version: int,
     sent: list[bytes | Levels] | None,
 ) -> list[bytes | Levels]:
-    carry = _Carry()
+    carry = Carry()
     found: list[bytes | Levels] = []
     for i, (shape, width) in enumerate(shapes):
         item = None if sent is None else sent[i]
         if coder.odds(1, 15 if version == 3 else 1, isinstance(item, Levels)):
             rows, columns = (shape[0] if shape else 1), math.prod(shape[1:])
-            grid = item if isinstance(item, Levels) else None
-            found.append(_grid(coder, (rows, columns), grid, version, carry))
+            levels = item if isinstance(item, Levels) else None
+            found.append(grid(coder, (rows, columns), levels, version, carry))
         else:
             own = item if isinstance(item, bytes) else bytes(math.prod(shape) * width)
             found.append(bytes(coder.number(8, byte) for byte in own))
     return found
 
 
-def _grid(
-    coder: "_Coder", sides: tuple[int, int], sent: Levels | None, version: int, carry: _Carry
+def grid(
+    coder: "Coder", sides: tuple[int, int], sent: Levels | None, version: int, carry: Carry
 ) -> Levels:
     """One tensor on a grid: written if ``sent``, else read."""
     got = Levels(matrix=np.zeros(sides, np.int64)) if sent is None else sent
@@ -106,7 +113,7 @@ def _grid(
     return got
 
 
-def _step(coder: "_Coder", step: float, version: int) -> float:
+def _step(coder: "Coder", step: float, version: int) -> float:
     half = struct.unpack("<I", struct.pack("<f", step))[0] >> 16
     if version == 1:
         half = coder.number(16, half) if coder.odds(1, 1, step != 1) else 127 << 7
@@ -122,7 +129,7 @@ def _step(coder: "_Coder", step: float, version: int) -> float:
     return float(struct.unpack("<f", struct.pack("<I", half << 16))[0])
 
 
-def _options(coder: "_Coder", got: Levels, version: int) -> None:
+def _options(coder: "Coder", got: Levels, version: int) -> None:
     zeros = 7 if version == 3 else 1
     got.flags = (coder.odds(zeros, 1, got.flags[0]), coder.odds(zeros, 1, got.flags[1]))
     if version == 3:
@@ -131,14 +138,14 @@ def _options(coder: "_Coder", got: Levels, version: int) -> None:
         got.lag = coder.gamma(got.lag) if got.place in LEFT or got.sign == 2 else 0
 
 
-def _runs(coder: "_Coder", flags: Any) -> list[int]:
+def _runs(coder: "Coder", flags: Any) -> list[int]:
     coins, got = ([1, 1], [1, 1]), [1]
     for flag in flags.tolist():
         got.append(coder.bit(coins[got[-1]], flag))
     return got[1:]
 
 
-def _column_flags(coder: "_Coder", occupied: Any, version: int, carry: _Carry) -> list[int]:
+def _column_flags(coder: "Coder", occupied: Any, version: int, carry: Carry) -> list[int]:
     units, columns = carry.units, occupied.shape[1]
     if version == 1 or units is None or not columns or columns % len(units):
         return _runs(coder, occupied.any(0))
@@ -148,7 +155,7 @@ def _column_flags(coder: "_Coder", occupied: Any, version: int, carry: _Carry) -
     return [flag for flag in each for _ in range(columns // len(units))]
 
 
-def _top(coder: "_Coder", top: int, version: int, carry: _Carry) -> int:
+def _top(coder: "Coder", top: int, version: int, carry: Carry) -> int:
     if version == 1:
         return coder.gamma(top)
     if carry.top and coder.odds(1, 3, top == carry.top):
@@ -157,7 +164,7 @@ def _top(coder: "_Coder", top: int, version: int, carry: _Carry) -> int:
 
 
 def _entries(
-    coder: "_Coder", got: Levels, live: tuple[list[int], list[int]], top: int, version: int
+    coder: "Coder", got: Levels, live: tuple[list[int], list[int]], top: int, version: int
 ) -> None:
     matrix, seen = got.matrix, _Seen(columns=got.matrix.shape[1])
     coins: dict[int, Coin] = {}
@@ -179,7 +186,7 @@ def _entries(
             seen.add(j, -1 if negative else 1)
 
 
-def _sign(coder: "_Coder", coin: Coin, negative: bool, context: int, expected: int) -> bool:
+def _sign(coder: "Coder", coin: Coin, negative: bool, context: int, expected: int) -> bool:
     if context == 1:
         return bool(coder.bit(coin, negative))
     if expected == 0:
@@ -188,7 +195,7 @@ def _sign(coder: "_Coder", coin: Coin, negative: bool, context: int, expected: i
     return below != bool(coder.bit(coin, negative != below))
 
 
-def _size(coder: "_Coder", coins: list[Coin], sent: int) -> int:
+def _size(coder: "Coder", coins: list[Coin], sent: int) -> int:
     size = 1
     for coin in coins:
         if not coder.bit(coin, sent > size):
@@ -229,12 +236,13 @@ class _Seen:
         self.row_sum += sign
 
 
-class _Coder:
+class Coder:
     """The arithmetic coder: it reads ``data``, or writes where there are none."""
 
     def __init__(self, *, data: bytes | None) -> None:
         self.low, self.high, self.at, self.pending = 0, 2**32 - 1, 32, 0
         self.out: list[int] = []
+        self.spent = 0.0  # ideal bits
         self.bits: bytes | None = None
         self.value = 0
         if data is not None:
@@ -246,6 +254,7 @@ class _Coder:
         zeros, ones = coin
         middle = self.low + (self.high - self.low + 1) * zeros // (zeros + ones)
         value = int(value) if self.bits is None else int(self.value >= middle)
+        self.spent += math.log2((zeros + ones) / coin[value])
         self.low, self.high = (middle, self.high) if value else (self.low, middle - 1)
         coin[value] += 2
         while (drop := self._settled()) is not None:

@@ -5,7 +5,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
@@ -110,7 +110,7 @@ def test_pick_to_learn_at_the_ends():
     assert pick_to_learn(0, 1, 0.05) == pytest.approx(0.95, abs=1e-12)
 
 
-@few
+@settings(max_examples=10)
 @given(counts, st.floats(1e-5, 0.5))
 def test_pick_to_learn_is_monotone_and_above_the_known_size(count, delta):
     k, n = count
@@ -118,8 +118,7 @@ def test_pick_to_learn_is_monotone_and_above_the_known_size(count, delta):
     assert pick_to_learn(k + 1, n, delta) >= found
     assert pick_to_learn(k, n, delta / 2) >= found
     assert pick_to_learn(k, n + 50, delta) <= found
-    # had k been known beforehand: C(n, k) (1 - eps)^(n - k) = delta is no bound, the tail is
-    assert found >= held_out_upper(k, n, delta) * (1 - 1e-12) or k == 0
+    assert found >= held_out_upper(k, n, delta) * (1 - 1e-9)  # as if k had been known beforehand
 
 
 @few

@@ -20,10 +20,11 @@ from tailor.stages.certify.gibbs import (
     GaussianHead,
     GaussianWeights,
     PACBayes,
-    Sparse,
+    SparsePrior,
     count_draws,
     fit_head,
 )
+from tailor.stages.certify.gibbs.fit import _Problem
 from tailor.stages.certify.gibbs.head import contrasts
 from tailor.stages.certify.method import Case
 from tailor.stages.compress import RANS, pack
@@ -212,8 +213,25 @@ def test_the_fit_beats_the_prior_and_its_own_start():
     assert proofs[0].divergence < 1e-9  # the prior itself
     assert proofs[0].empirical_upper > 0.5
     assert proofs[2].risk_bound < min(proofs[0].risk_bound, proofs[1].risk_bound)
-    single = fitted(DATA, dtype=torch.float32)
-    assert torch.allclose(single.mean, HEAD.mean, atol=0.05)
+
+
+def test_slopes_of_the_errors_are_their_derivatives():
+    problem = _Problem.of(HEAD, DATA, None, torch.float64)
+    mean, factor = _law(HEAD)
+    generator = torch.Generator().manual_seed(5)
+    turn = torch.randn(len(mean), len(mean), generator=generator, dtype=torch.float64)
+    along, spread, tiny = turn[0], turn @ turn.T / 100, 1e-5
+    covariance = factor @ factor.T
+
+    def risk(step, wider):
+        precision = torch.linalg.inv(covariance + wider * spread)
+        return problem.at(mean + step * along, precision, slopes=False).risk
+
+    here = problem.at(mean, torch.linalg.inv(covariance))
+    by_mean = (risk(tiny, 0) - risk(-tiny, 0)) / (2 * tiny)
+    by_spread = (risk(0, tiny) - risk(0, -tiny)) / (2 * tiny)
+    assert float(here.slope @ along) == pytest.approx(by_mean, rel=1e-5)
+    assert float((here.curvature * spread).sum()) / 2 == pytest.approx(by_spread, rel=1e-3)
 
 
 def test_the_fit_reports_what_the_certificate_finds():
@@ -231,14 +249,14 @@ def _law(made):
 
 
 def test_a_prior_from_a_part_counts_the_other_part_only():
-    prior = FromPart(learn=fitted, share=0.5, salt="s")
     first, second = DATA.split(0.5, "s")
     learned = fitted(first)
+    prior = FromPart(learn=lambda seen: {len(first): learned}[len(seen)], share=0.5, salt="s")
     proof = PACBayes(prior=prior, repeats=8).prove(case(learned, head, DATA))
     assert (proof.n, proof.prior.n) == (len(second), len(first))
     assert proof.divergence < 1e-6  # the posterior is the prior, up to rounding of the prior
     assert proof.risk_bound < PROOF.risk_bound
-    moved = fitted(DATA)
+    moved = HEAD
     mean, root = prior.law(learned)
     assert torch.equal(mean, torch.round(mean * 2**20) / 2**20)
     law = torch.distributions.MultivariateNormal
@@ -275,7 +293,7 @@ def test_a_grid_of_scales_is_paid_for_and_taken_by_tensor():
     ("build", "prior"),
     [
         (lambda: GaussianWeights(network, deviation=0.2), Centred(scales=(0.3, 1.0))),
-        (lambda: DiscreteWeights(network), Sparse(zeros=(0.5, 0.9))),
+        (lambda: DiscreteWeights(network), SparsePrior(zeros=(0.5, 0.9))),
     ],
 )
 def test_laws_of_whole_networks_are_certified_from_their_files(build, prior):
@@ -305,7 +323,7 @@ def test_what_no_bound_holds_for_is_refused():
     with pytest.raises(UsageError, match="holds a law of networks"):
         PACBayes().prove(case(network(), network, DATA))
     with pytest.raises(UsageError, match="no prior for this GaussianHead"):
-        PACBayes(prior=Sparse()).prove(case(HEAD, head, DATA))
+        PACBayes(prior=SparsePrior()).prove(case(HEAD, head, DATA))
     with pytest.raises(UsageError, match="errors of classification only"):
         PACBayes().prove(case(HEAD, head, DATA, error=lambda model, data: data.y < 0))
     with pytest.raises(UsageError, match=r"at most 0\.25"):

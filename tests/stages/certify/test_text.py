@@ -269,7 +269,7 @@ def test_from_a_file_and_from_data():
         delta=0.05,
         choices=8,
     )
-    method = BitsPerCharacter(vocabulary=V)
+    method = BitsPerCharacter(vocabulary=V, alphas=(0.1, 0.5))
     evidence = method.prove(case)
     assert evidence.code == pytest.approx(8 * len(small.stream) + 3)
     assert evidence == bound(DOCUMENTS, bits=evidence.code, stream=small.stream)

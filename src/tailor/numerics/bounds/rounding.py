@@ -64,13 +64,13 @@ def root_above(
             if not low < p < high:
                 break
         value, slack, slope = excess(p)
-        step = (value - 2 * slack) / slope if slope > 0 else -math.inf
+        step = (value - 1.5 * slack) / slope if slope > 0 else -math.inf
         ahead = p - math.expm1(min(step, 50.0)) * (1 - p)
         if value <= slack:
             low, p = p, max(ahead, p + 2 * EPS * p)
             continue
         high = p
-        if value <= 4 * slack or ahead >= p - 4 * EPS * p:
+        if value <= 2 * slack or ahead >= p - 4 * EPS * p:
             break
         p = ahead
     return high

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from tailor.errors import PayloadError
+from tailor.errors import PayloadError, UsageError
 from tailor.numerics.coding.arithmetic import Coder, Coin, Decoder, Encoder
 from tailor.numerics.coding.length import UNARY, sparse_length
 from tailor.numerics.coding.tensors import DTYPES, Grid, Plain, Raw, Spec, matrix, sides
@@ -79,7 +79,10 @@ class _Message:
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """The tensor, in its own shape."""
-        return Grid(levels=self.matrix.reshape(shape), step=self.step)
+        try:
+            return Grid(levels=self.matrix.reshape(shape), step=self.step)
+        except UsageError as error:
+            raise PayloadError(f"the stream is damaged: {error}") from error
 
 
 def _walk_grid(coder: Coder, sides: tuple[int, int], message: _Message | None) -> _Message:

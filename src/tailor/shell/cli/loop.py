@@ -99,8 +99,8 @@ def certificate_table(certificate: Certificate) -> Table:
         *((f"{name} form", round_up(form)) for name, form in other_forms(certificate.evidence)),
         ("holds with probability", f"{1 - certificate.delta:g}"),
         ("registered before the fit", "yes" if certificate.registered else "no: exploratory"),
-        ("errors in the data", f"{certificate.errors} of {certificate.n}"),
-        ("error of the majority guess", f"{certificate.majority_error:.4f}"),
+        ("errors in the data", f"{certificate.errors:,} ({certificate.n:,} examples)"),
+        ("error of the best constant guess", f"{certificate.majority_error:.4f}"),
         ("better than guessing", "yes" if certificate.non_vacuous else "no"),
     ]
     if isinstance(certificate.evidence, OccamEvidence):

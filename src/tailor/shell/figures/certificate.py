@@ -7,7 +7,7 @@ from tailor.shell.figures.axes import Figure, axis, figure, row_axis
 from tailor.shell.figures.labels import percent, percent_up, plain, short
 from tailor.shell.figures.palette import INK, MUTED, NETWORKS, PAPER, PARTS
 from tailor.shell.figures.traces import Trace
-from tailor.stages.certify import Certificate, CodeBits, OccamEvidence, Proof
+from tailor.stages.certify import Certificate, CodeBits, OccamEvidence, PACBayesEvidence, Proof
 
 
 def bits(code: CodeBits) -> Figure:
@@ -59,6 +59,8 @@ def other_forms(evidence: Proof) -> list[tuple[str, float]]:
     """Looser bounds from the same numbers, by name."""
     if isinstance(evidence, OccamEvidence):
         return [("Hoeffding", evidence.bounds.hoeffding), ("kl", evidence.bounds.kl)]
+    if isinstance(evidence, PACBayesEvidence):
+        return [("majority vote", evidence.derandomised), ("Catoni's", evidence.catoni)]
     return []
 
 

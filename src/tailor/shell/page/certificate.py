@@ -9,7 +9,14 @@ from tailor.shell.figures.labels import percent
 from tailor.shell.page.blocks import figure, reading
 from tailor.shell.page.tables import bound, count, number, share, table
 from tailor.shell.page.text import escape
-from tailor.stages.certify import Certificate, CodeBits, HeldOutErrors, OccamEvidence, Proof
+from tailor.stages.certify import (
+    Certificate,
+    CodeBits,
+    HeldOutErrors,
+    OccamEvidence,
+    Proof,
+    TextEvidence,
+)
 from tailor.verifier import UNCHECKED
 
 
@@ -18,17 +25,11 @@ def section(certificate: Certificate) -> str:
     assumptions = "".join(f"<li>{escape(one)}</li>" for one in certificate.assumptions)
     command = f"tailor verify certificate.json model.tailor --task {shlex.quote(certificate.task)}"
     return (
-        f"<p>{FROM[certificate.kind]} Held-out errors are shown for comparison; the bound does "
-        "not use them.</p>"
+        f"<p>{FROM.get(certificate.kind, '')} Held-out errors are shown for comparison; the "
+        "bound does not use them.</p>"
         f'<blockquote class="claim">{escape(certificate.claim)}</blockquote>'
         + reading([_verdict(certificate), *_slack(certificate), *map(escape, certificate.warnings)])
-        + figure(
-            "certified",
-            figures.certified(certificate),
-            "<strong>Where the true error can lie.</strong> Bars of bounds reach from zero to "
-            "the bound, rounded up. " + _interval(certificate),
-            "Bounds and errors on one scale",
-        )
+        + _picture(certificate)
         + f"<h3>Assumptions</h3><ul>{assumptions}</ul>"
         + _declared(certificate)
         + "<h3>What it does not say</h3>"
@@ -43,11 +44,29 @@ def section(certificate: Certificate) -> str:
     )
 
 
+def _picture(certificate: Certificate) -> str:
+    if isinstance(certificate.evidence, TextEvidence):  # bits, not shares
+        return ""
+    return figure(
+        "certified",
+        figures.certified(certificate),
+        "<strong>Where the true error can lie.</strong> Bars of bounds reach from zero to "
+        "the bound, rounded up. " + _interval(certificate),
+        "Bounds and errors on one scale",
+    )
+
+
 FROM = {
     "occam": "The certificate is computed from the bytes of the file and the errors of the "
     "network that they decode to, among the examples that it may have been trained with.",
     "held-out": "The certificate is computed from the errors of the network in the file, among "
     "examples that it was made without.",
+    "pac-bayes": "The certificate is computed from how far the law of networks in the file is "
+    "from a law that was fixed before the data, and from the errors of networks drawn from it.",
+    "pick-to-learn": "The certificate is computed from how few of the examples determine the "
+    "network in the file, and from its errors among the others.",
+    "bits-per-character": "The certificate is computed from the bytes of the file and from how "
+    "well the network that they decode to predicts the documents.",
 }
 
 
@@ -70,10 +89,19 @@ def _declared(certificate: Certificate) -> str:
 
 
 def _verdict(certificate: Certificate) -> str:
+    if isinstance(certificate.evidence, TextEvidence):
+        beats = "beats" if certificate.non_vacuous else "does not beat"
+        return f"The bound {beats} the best prediction without context, {guess_bits(certificate)}."
     guess = f"always naming the commonest class ({percent(certificate.majority_error)} errors)."
     if certificate.non_vacuous:
         return f"The bound is not vacuous: it beats {guess}"
     return f"The bound is vacuous: it does not beat {guess}"
+
+
+def guess_bits(certificate: Certificate) -> str:
+    """What knowing only how often each token occurs needs."""
+    assert isinstance(certificate.evidence, TextEvidence)
+    return f"{certificate.majority_error:.3f} bits per {certificate.evidence.unit}"
 
 
 def _slack(certificate: Certificate) -> list[str]:
@@ -142,12 +170,30 @@ def _bounds(certificate: Certificate) -> list[list[str]]:
         ["confidence parameter δ", number(certificate.delta)],
         ["examples n", count(certificate.n)],
         ["errors among them", count(certificate.errors)],
-        ["their share", share(certificate.errors / certificate.n)],
-        ["certified bound", bound(certificate.risk_bound)],
+        *_share_of_errors(certificate),
+        ["certified bound", _in_bits(certificate) or bound(certificate.risk_bound)],
         *forms,
-        ["error of the majority guess", share(certificate.majority_error)],
-        ["beats the majority guess", "yes" if certificate.non_vacuous else "no"],
+        ["error of the best constant guess", _guess(certificate)],
+        ["beats it", "yes" if certificate.non_vacuous else "no"],
     ]
+
+
+def _in_bits(certificate: Certificate) -> str:
+    if not isinstance(certificate.evidence, TextEvidence):
+        return ""
+    return number(certificate.risk_bound)
+
+
+def _guess(certificate: Certificate) -> str:
+    if isinstance(certificate.evidence, TextEvidence):
+        return number(certificate.majority_error)
+    return share(certificate.majority_error)
+
+
+def _share_of_errors(certificate: Certificate) -> list[list[str]]:
+    if isinstance(certificate.evidence, TextEvidence):
+        return []
+    return [["their share", share(certificate.errors / certificate.n)]]
 
 
 def _numbers(evidence: Proof) -> list[list[str]]:

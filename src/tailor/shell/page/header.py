@@ -9,8 +9,9 @@ from tailor.shell.page.results import Results
 from tailor.shell.page.tables import table
 from tailor.shell.page.text import escape, matrices
 from tailor.shell.training.record import Training
-from tailor.stages.certify import OccamEvidence
+from tailor.stages.certify import OccamEvidence, TextEvidence
 from tailor.stages.compress import CompressionReport
+from tailor.verifier import shown
 
 MOST_NAMED = 2  # models; of more only the number fits in a line
 
@@ -32,6 +33,10 @@ def _outcome(found: Results) -> str:
         size = f"<b>{certificate.evidence.code.stream // 8:,} bytes</b>"
         dense = _dense(found.compression)
         start = (f"{dense:,} bytes → {size}" if dense else size) + "; "
+    if isinstance(certificate.evidence, TextEvidence):
+        unit, confidence = certificate.evidence.unit, percent(1 - certificate.delta, 0)
+        bits = f"<b>{shown(certificate.risk_bound)} bits per {unit}</b>"
+        return f"{start}at most {bits} ({confidence} confidence)"
     guess = percent(certificate.majority_error)
     certified = "certified" if certificate.registered else "exploratory"
     verdict = (

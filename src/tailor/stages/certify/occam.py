@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+from torch import nn
 
 from tailor.errors import PayloadError
 from tailor.numerics.bounds import OccamBound, occam
+from tailor.numerics.coding import Codebook, contextual_bits
 from tailor.stages.certify.method import Case, Method
-from tailor.stages.compress import CompressedModel
+from tailor.stages.compress import CompressedModel, Contextual
+from tailor.stages.symmetry import counted_units, prior_bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,10 @@ class CodeBits:
         parts: Ideal bits of each tensor's parts, by "tensor: part".
         rounding: Bits that termination and padding to whole bytes add.
         stream: 8 x the bytes of the stream, measured; the sum of the above.
+        pays: What is charged: "bytes", "bits" or "prior".
+        charged: The bits of that.
+        units: With "prior", the hidden layers whose units may change places: names of the
+            incoming weight, of its bias (or ""), and of the outgoing weight.
         choices: log2 of the number of alternatives among which something outside the file was
             chosen with the data in view.
         total: What the bound pays for.
@@ -28,6 +36,9 @@ class CodeBits:
     parts: dict[str, float]
     rounding: float
     stream: int
+    pays: str
+    charged: float
+    units: tuple[tuple[str, str, str], ...]
     choices: float
     total: float
 
@@ -59,9 +70,17 @@ class Occam(Method):
     h have L(h) bits. With probability at least 1 - delta, for all h at once, the true error of h
     is at most the largest p with P(Bin(n, p) <= k) >= delta x 2^-L(h), where k counts the errors
     of h among the examples (Blumer, Ehrenfeucht, Haussler & Warmuth 1987; Langford 2005, JMLR 6,
-    section 4, for the binomial form). L(h) is 8 x the bytes of the stream of the file plus log2
-    of the declared number of choices.
+    section 4, for the binomial form). L(h) is the charge of the file plus log2 of the declared
+    number of choices.
+
+    Attributes:
+        pays: What the file is charged. "bytes": 8 x the bytes of its stream. "bits": the bits
+            of the stream before its last byte is filled, which is still prefix-free. "prior":
+            for files of ``Contextual``, -log2 of the probability of all codewords of the same
+            network together, over the options of the code and the orders of hidden units.
     """
+
+    pays: Literal["bytes", "bits", "prior"] = "bytes"
 
     kind: ClassVar[str] = "occam"
 
@@ -71,7 +90,7 @@ class Occam(Method):
         Raises:
             PayloadError: The file was written by a coder for speed, or states sizes of layers.
         """
-        code = code_bits(case.small, case.choices)
+        code = code_bits(case.small, case.choices, self.pays, case.model)
         errors = int(case.error(case.model, case.data).sum())
         bounds = occam(errors, len(case.data), code.total, case.delta)
         return OccamEvidence(
@@ -83,8 +102,21 @@ class Occam(Method):
         )
 
 
-def code_bits(small: CompressedModel, choices: int) -> CodeBits:
-    """What a file costs, part by part."""
+def code_bits(
+    small: CompressedModel, choices: int, pays: str = "bytes", model: nn.Module | None = None
+) -> CodeBits:
+    """What a file costs, part by part.
+
+    Args:
+        small: The file.
+        choices: Number of alternatives outside it.
+        pays: As for ``Occam``.
+        model: The network, for its structure; needed for "prior".
+
+    Raises:
+        PayloadError: The file was written by a coder for speed, states sizes of layers, or has
+            no such charge.
+    """
     if not small.coder.certified:
         raise PayloadError(
             "the file was written by a coder for speed, and a certificate pays for the adaptive "
@@ -95,18 +127,40 @@ def code_bits(small: CompressedModel, choices: int) -> CodeBits:
             "the file says how large its layers are, which a certificate does not pay for; let "
             "build make a network of these sizes, fixed before the data were seen"
         )
+    if pays != "bytes" and not isinstance(small.coder, Contextual):
+        raise PayloadError(
+            f"only files of Contextual can be charged by their {pays}; write this one again with "
+            "small.recoded(Contextual())"
+        )
     parts = {
         f"{name}: {part}": bits
         for name, tensor in small.code_length().items()
         for part, bits in tensor.items()
     }
-    stream = 8 * len(small.stream)
-    paid = math.log2(choices)
+    stream, paid = 8 * len(small.stream), math.log2(choices)
+    charged, units = _charged(small, pays, model)
     return CodeBits(
         version=small.coder.version,
         parts=parts,
         rounding=stream - sum(parts.values()),
         stream=stream,
+        pays=pays,
+        charged=charged,
+        units=units,
         choices=paid,
-        total=math.nextafter(stream + paid, math.inf) if paid else float(stream),
+        total=math.nextafter(charged + paid, math.inf) if paid else charged,
     )
+
+
+def _charged(
+    small: CompressedModel, pays: str, model: nn.Module | None
+) -> tuple[float, tuple[tuple[str, str, str], ...]]:
+    if pays == "bytes":
+        return float(8 * len(small.stream)), ()
+    coded = small.coded()
+    if pays == "bits":
+        plain = [tensor for tensor in coded.values() if not isinstance(tensor, Codebook)]
+        return float(contextual_bits(plain)), ()
+    assert model is not None
+    units = tuple((one.weight, one.bias or "", one.outgoing) for one in counted_units(model, coded))
+    return prior_bits(model, coded), units

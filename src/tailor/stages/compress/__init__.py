@@ -22,6 +22,7 @@ from tailor.stages.compress.payload import (
     Adaptive,
     Coder,
     CompressedModel,
+    Contextual,
     pack,
     read_bytes,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Compressed",
     "CompressedModel",
     "CompressionReport",
+    "Contextual",
     "Factorize",
     "FrontierPoint",
     "KMeans",

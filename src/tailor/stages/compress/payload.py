@@ -22,6 +22,7 @@ from tailor.numerics.coding import (
     Raw,
     Spec,
     code_length,
+    contextual_lengths,
     decode,
     decode_contextual,
     decode_packed,
@@ -101,6 +102,7 @@ class Contextual(Coder):
     """As ``Adaptive``, with coins selected by context: shorter for networks of a few layers."""
 
     version: ClassVar[int] = 3
+    certified: ClassVar[bool] = True
 
     def encode(self, tensors: Iterable[tuple[Coded, Spec]]) -> Iterator[bytes]:
         """See ``Coder.encode``."""
@@ -286,12 +288,11 @@ class CompressedModel:
         return CompressedModel(payload=b"".join(_framed(head, coder.encode(pairs))))
 
     def code_length(self) -> dict[str, dict[str, float]]:
-        """Ideal bits of each part of each tensor's adaptive code."""
-        return {
-            name: code_length(tensor)
-            for name, tensor in self.coded().items()
-            if not isinstance(tensor, Codebook)  # which has no such code
-        }
+        """Ideal bits of each part of each tensor's code, by the coder of certificates."""
+        coded = {n: t for n, t in self.coded().items() if not isinstance(t, Codebook)}
+        if isinstance(self.coder, Contextual):
+            return dict(zip(coded, contextual_lengths(list(coded.values())), strict=True))
+        return {name: code_length(tensor) for name, tensor in coded.items()}
 
 
 def pack(

@@ -5,7 +5,7 @@ from tailor.stages.certify.gibbs.head import GaussianHead
 from tailor.stages.certify.gibbs.method import PACBayes, PACBayesEvidence
 from tailor.stages.certify.gibbs.network import DiscreteWeights, GaussianWeights
 from tailor.stages.certify.gibbs.posterior import Draws, Posterior, count_draws
-from tailor.stages.certify.gibbs.prior import Centred, FromPart, Prior, PriorTerms, Sparse
+from tailor.stages.certify.gibbs.prior import Centred, FromPart, Prior, PriorTerms, SparsePrior
 
 __all__ = [
     "Centred",
@@ -20,7 +20,7 @@ __all__ = [
     "Posterior",
     "Prior",
     "PriorTerms",
-    "Sparse",
+    "SparsePrior",
     "count_draws",
     "fit_head",
 ]

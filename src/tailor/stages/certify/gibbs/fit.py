@@ -1,5 +1,6 @@
 """Finding the law of a last layer for which the PAC-Bayes bound itself is smallest."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -147,8 +148,9 @@ class _Problem:
     ) -> "_Problem":
         """Compute the features once."""
         with torch.no_grad():
+            features = copy.deepcopy(head.features).to(torch.float64).eval()
             parts = torch.split(data.x, CHUNK)
-            x = torch.cat([head.features(part.to(torch.float64)).to(dtype) for part in parts])
+            x = torch.cat([features(part.to(torch.float64)).to(dtype) for part in parts])
         size = head.mean.numel()
         mean, root = prior or (torch.zeros(size), torch.eye(size))
         root = root.to(torch.float64)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from tailor.errors import UsageError
 from tailor.numerics.bounds import catoni, gibbs_risk_upper, majority_vote_upper, pac_bayes_kl
 from tailor.numerics.counter import stream
-from tailor.stages.certify.gibbs.posterior import Posterior, count_draws, wrong
+from tailor.stages.certify.gibbs.posterior import Draws, Posterior, count_draws, wrong
 from tailor.stages.certify.gibbs.prior import Centred, Prior, PriorTerms
 from tailor.stages.certify.method import Case, Method
 
@@ -76,9 +76,10 @@ class PACBayes(Method):
     The empirical risk of Q is bounded from draws: an independent network for every example, and
     all that again for every repeat. Errors are independent with a probability for each example,
     and for the sum of such the one-sided Clopper-Pearson bound on their mean still holds at
-    levels up to 1/4 (Hoeffding 1956, theorem 4; Greenberg & Mohri 2014). The bits are a function
-    of the seed and of the file's hash, so that anyone can draw them again and no seed can be
-    picked for a given file.
+    levels up to 1/4: by Hoeffding (1956) for counts of at least one below their mean, and nearer
+    to it because the binomial tail is above 1/4 there (Greenberg & Mohri 2014). All errors but
+    one are taken for all. The bits are a function of the seed and of the file's hash, so that
+    anyone can draw them again and no seed can be picked for a given file.
 
     Attributes:
         prior: P.
@@ -123,7 +124,7 @@ class PACBayes(Method):
         divergence = self.prior.divergence(posterior, first)
         bits = stream(self.seed, hashlib.sha256(case.small.payload).hexdigest(), "gibbs")
         drawn = count_draws(posterior, data, self.repeats, bits)
-        risk = gibbs_risk_upper(drawn.errors, drawn.draws, delta_draws)
+        risk = self._risk(drawn, delta_draws)
         choices = math.nextafter(math.log(case.choices), math.inf) if case.choices > 1 else 0.0
         nats = math.nextafter(divergence + choices, math.inf)
         left = math.nextafter(case.delta - delta_draws, 0.0)
@@ -147,6 +148,12 @@ class PACBayes(Method):
             mean_errors=int(mean_errors.sum()),
             seed=self.seed,
         )
+
+    def _risk(self, drawn: Draws, delta_draws: float) -> float:
+        """Upper bound on the mean chance of an error."""
+        if drawn.errors >= drawn.draws - 1:
+            return 1.0
+        return gibbs_risk_upper(drawn.errors, drawn.draws, delta_draws)
 
     def _check(self, case: Case) -> tuple[Posterior, float]:
         if not isinstance(case.model, Posterior):

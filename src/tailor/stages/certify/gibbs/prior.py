@@ -103,7 +103,7 @@ class Centred(Prior):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sparse(Prior):
+class SparsePrior(Prior):
     """Independent weights on the levels of a grid: 0 with one probability, the others alike.
 
     Attributes:
@@ -244,5 +244,5 @@ def _misfit(prior: Prior, posterior: Posterior) -> UsageError:
     return UsageError(
         f"{type(prior).__name__} is no prior for this {type(posterior).__name__}: use Centred or "
         "FromPart for Gaussian laws (FromPart for a GaussianHead of the same features and "
-        "classes), and Sparse for discrete ones with a level 0"
+        "classes), and SparsePrior for discrete ones with a level 0"
     )

@@ -219,7 +219,7 @@ class BitsPerCharacter(Method):
         """
         part = len(drawn) < n
         share = self.share if part else 1.0
-        nats_wrong = up(bits * LN2 + math.log(1 / (delta * share)))
+        nats_wrong = up(bits * LN2 + math.log(STATEMENTS / (delta * share)))
         nats = up(nats_wrong + math.log(len(self.alphas)))
         spent = {"n": n if part else None}
         sample_nats = up(math.log(STATEMENTS / (delta * (1 - share)))) if part else 0.0
