@@ -10,7 +10,8 @@ while it trains, rounded step by step to a grid of seven levels, trained through
 searched weight by weight for a smaller bound. Seeds, losses, numbers of epochs and of weights only
 find the file, and cost nothing; architecture and coder are what its reader has to know, and every
 alternative that was tried is paid for. Architectures, losses and grids were compared on MNIST's
-10,000 test images; ``--quick`` does so again, in short. Writes
+10,000 test images; ``--quick`` does so again, in short. So the held-out figures beside the bounds
+are a guide only: those images are not fresh (and digits were looked at before). Writes
 benchmarks/results/certify_learned.json.
 """
 
@@ -322,7 +323,7 @@ def show() -> None:
     """The recorded table."""
     print(
         "| sample | seed | n | pruned to | in the file | bits | train error | bound "
-        "| held-out error | held-out bound (Clopper-Pearson) |\n" + "| --- " * 10 + "|"
+        "| held-out error | Clopper-Pearson, not fresh |\n" + "| --- " * 10 + "|"
     )
     for one in json.loads(RESULT.read_text())["rows"]:
         print(

@@ -52,7 +52,7 @@ SALT = "prior, picks"
 
 
 def mnist_network() -> nn.Module:
-    """Three convolutions; 45,600 weights in matrices."""
+    """Three convolutions; 43,700 weights in matrices."""
     return nn.Sequential(
         nn.Conv2d(1, 20, 5, stride=2, padding=2),
         nn.ReLU(),
@@ -64,6 +64,22 @@ def mnist_network() -> nn.Module:
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(720, 10),
+    )
+
+
+def wide_network() -> nn.Module:
+    """The same with more channels; 104,480 weights in matrices."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1152, 10),
     )
 
 
@@ -260,6 +276,43 @@ STUDIES = {
         rounds=Rounds(stops=(0, 40), per_round=20),
         alternatives=2,
     ),
+    "mnist, wide": Study(
+        sample="mnist",
+        build=wide_network,
+        learner=NetworkLearner(
+            build=wide_network,
+            density=0.2,
+            thin_from=100,
+            thin_to=450,
+            first_steps=600,
+            steps=300,
+            last_steps=2000,
+            batch=64,
+            rate=1e-3,
+            average=0.995,
+            warp=MNIST_WARP,
+        ),
+        rounds=Rounds(stops=(700, 900), per_round=25, first=100),
+        alternatives=2,
+    ),
+    "mnist, split, wide": Study(
+        sample="mnist",
+        build=wide_network,
+        prior=Prior(share=0.5, epochs=14, density=0.1, warp=MNIST_WARP),
+        learner=NetworkLearner(
+            build=wide_network,
+            first_steps=50,
+            steps=50,
+            last_steps=300,
+            batch=128,
+            rate=1e-4,
+            average=0.99,
+            share=0.9,
+            warp=MNIST_WARP,
+        ),
+        rounds=Rounds(stops=(0, 20), per_round=20),
+        alternatives=3,
+    ),
     "digits": Study(
         sample="digits",
         build=digits_network,
@@ -361,13 +414,13 @@ def prior_of(name: str, beside: Data, seed: int, work: Path | None) -> Compresse
     assert study.prior is not None
     with alone("prior", seed):
         made = _kept(
-            work and work / f"{study.sample}, split, {seed}, prior.tailor",
+            work and work / f"{name.removesuffix(', longer')}, {seed}, prior.tailor",
             lambda: make_prior(study.build, beside, study.prior, seed),
         )
         if not study.prior.polish:
             return made
         return _kept(
-            work and work / f"{study.sample}, split, {seed}, polished.tailor",
+            work and work / f"{name}, {seed}, prior.tailor",
             lambda: polish(made, study.build, beside, study.prior, seed),
         )
 

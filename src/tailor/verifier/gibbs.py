@@ -57,7 +57,8 @@ def recount_gibbs(
     parts = said["delta_draws"], said["delta_bound"]
     if parts[0] > 0.25 or min(parts) <= 0 or sum(parts) > delta * (1 + 1e-12):
         raise Mismatch(f"the parts of delta are {parts}, which does not add up to {delta}")
-    upper = binomial_upper(errors, repeats * n, math.log(parts[0]))
+    few = errors < repeats * n - 1  # at the very end draws of different chances have no bound
+    upper = binomial_upper(errors, repeats * n, math.log(parts[0])) if few else 1.0
     near("bound on the empirical risk", said["empirical_upper"], upper)
     nats = said["divergence"] + math.log(choices)
     near("price of choices", said["choices"], math.log(choices))

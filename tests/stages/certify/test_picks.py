@@ -185,7 +185,7 @@ def test_picks_come_worst_first_against_a_plain_loop() -> None:
 def test_the_loop_ends_where_nothing_is_wrong() -> None:
     x = torch.tensor([[0.0, 2.0], [2.0, -2.0], [-2.0, -2.0]], dtype=torch.float64)
     y = torch.arange(3)
-    data = Data(x=x.repeat(5, 1) + torch.arange(10)[:, None] / 100, y=y.repeat(5))
+    data = Data(x=x.repeat(5, 1) + torch.arange(15)[:, None] / 100, y=y.repeat(5))
     stop = traced(picking(Means(), data, Rounds(stops=(12,)), build=nearest)).stops[-1]
     assert len(stop.picks) < 12
     assert stop.declared == 12

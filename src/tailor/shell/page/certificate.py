@@ -225,6 +225,7 @@ def _bits(code: CodeBits) -> list[list[str]]:
         *([f"bits of {escape(name)}", number(bits)] for name, bits in code.parts.items()),
         ["bits of rounding to whole bytes", number(code.rounding)],
         ["bits of the stream (8 × its bytes)", count(code.stream)],
+        [f"bits that are charged ({escape(code.pays)})", number(code.charged)],
         ["bits for choices outside the file", number(code.choices)],
         ["bits in all", number(code.total)],
     ]
