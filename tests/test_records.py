@@ -33,7 +33,8 @@ from tailor import (
 )
 from tailor.shell import demo
 from tailor.stages.analyze import Histogram, Skipped, Survival
-from tailor.stages.certify import Check, CodeBits, HeldOutErrors
+from tailor.stages.certify import CodeBits, HeldOutErrors
+from tailor.verifier import Check
 
 # Strategies build records, and beartype draws at random which items of a tuple it checks.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -258,7 +259,9 @@ def only_reads_or_refuses(kind: type, value: object) -> None:
 
 @pytest.mark.parametrize("tag", [[], {}, 3, None, "HeldOutErrors"])
 def test_an_odd_tag_in_a_union_is_refused(tag):
-    with pytest.raises(RecordError, match=r"^x must be HeldOutErrors|^x has unknown or missing fields"):
+    with pytest.raises(
+        RecordError, match=r"^x must be HeldOutErrors|^x has unknown or missing fields"
+    ):
         records.read_value(HeldOutErrors | None, {"type": tag}, "x")
 
 

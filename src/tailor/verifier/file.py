@@ -4,6 +4,7 @@ import json
 import math
 import struct
 import zlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,11 +30,14 @@ class File:
             raise Mismatch("the file is damaged: its checksum does not match")
         if length > len(payload) - start - 4:
             raise Mismatch("the header of the file is longer than the file")
+        self.head: dict[str, Any] = {}
+        self.stream = payload[start + length : -4]
+        if self.version not in CERTIFIED:
+            return
         try:
             self.head = json.loads(payload[start : start + length])
         except (ValueError, RecursionError) as error:
             raise Mismatch(f"the file has an unreadable header ({error})") from error
-        self.stream = payload[start + length : -4]
 
     def state(self) -> dict[str, Tensor]:
         """The tensors by name.

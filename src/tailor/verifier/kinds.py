@@ -143,9 +143,10 @@ def _charged(work: Work, code: Mapping[str, Any], stream: float) -> float:
         return float(written_bits(file.items, file.shapes, file.version))
     if file.version != 3:
         raise Mismatch("only files of version 3 have a prior over options")
-    check_units(code["units"], work.state, work.model, lambda: scores(work.model, work.data.x))
+    units = [(one["incoming"], one["bias"], one["outgoing"]) for one in code["units"]]
+    check_units(units, work.state, work.model, lambda: scores(work.model, work.data.x))
     names = [name for name, _, _ in file.head["tensors"]]
-    return prior_bits(names, file.items, file.shapes, code["units"])
+    return prior_bits(names, file.items, file.shapes, units)
 
 
 def _certified(work: Work) -> None:

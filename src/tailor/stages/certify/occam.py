@@ -15,6 +15,21 @@ from tailor.stages.symmetry import counted_units, prior_bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A hidden layer whose units may change places.
+
+    Attributes:
+        incoming: Name of the tensor whose rows are the units.
+        bias: Of its bias, or "".
+        outgoing: Of the tensor whose columns are the units.
+    """
+
+    incoming: str
+    bias: str
+    outgoing: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CodeBits:
     """What the description of the network costs.
 
@@ -25,8 +40,7 @@ class CodeBits:
         stream: 8 x the bytes of the stream, measured; the sum of the above.
         pays: What is charged: "bytes", "bits" or "prior".
         charged: The bits of that.
-        units: With "prior", the hidden layers whose units may change places: names of the
-            incoming weight, of its bias (or ""), and of the outgoing weight.
+        units: With "prior", the hidden layers whose units may change places.
         choices: log2 of the number of alternatives among which something outside the file was
             chosen with the data in view.
         total: What the bound pays for.
@@ -38,7 +52,7 @@ class CodeBits:
     stream: int
     pays: str
     charged: float
-    units: tuple[tuple[str, str, str], ...]
+    units: tuple[Exchange, ...]
     choices: float
     total: float
 
@@ -154,7 +168,7 @@ def code_bits(
 
 def _charged(
     small: CompressedModel, pays: str, model: nn.Module | None
-) -> tuple[float, tuple[tuple[str, str, str], ...]]:
+) -> tuple[float, tuple[Exchange, ...]]:
     if pays == "bytes":
         return float(8 * len(small.stream)), ()
     coded = small.coded()
@@ -162,5 +176,8 @@ def _charged(
         plain = [tensor for tensor in coded.values() if not isinstance(tensor, Codebook)]
         return float(contextual_bits(plain)), ()
     assert model is not None
-    units = tuple((one.weight, one.bias or "", one.outgoing) for one in counted_units(model, coded))
+    units = tuple(
+        Exchange(incoming=one.weight, bias=one.bias or "", outgoing=one.outgoing)
+        for one in counted_units(model, coded)
+    )
     return prior_bits(model, coded), units

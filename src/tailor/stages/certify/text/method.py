@@ -281,7 +281,8 @@ class BitsPerCharacter(Method):
 
         The first is fitted to the documents and paid for by nobody: a mark that is hard to beat.
         """
-        return min(self._guesses(Documents.from_data(case.data)))
+        drawn = self.draw(Documents.from_data(case.data), case.small.stream)
+        return min(self._guesses(drawn))
 
     def _coarse(self, found: Predictions, alpha: float, nats: float) -> float:
         low, high = self.limits(alpha)
