@@ -4,8 +4,6 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from tailor import records
 from tailor.errors import RecordError, UsageError
 from tailor.shell.cli.loop import certificate_table, round_up
@@ -14,6 +12,7 @@ from tailor.shell.cli.screen import DONE, ERR, console, must_be_writable
 from tailor.shell.page import render
 from tailor.stages.certify import Method, Registration, Split, certify, register
 from tailor.stages.compress import CompressedModel
+from tailor.stages.search import search
 from tailor.tasks import Task, find
 
 FILE, RECORD = "model.tailor", "certificate.json"
@@ -104,8 +103,9 @@ def run(parsed: argparse.Namespace) -> int:
                 f"--search looks for the shortest code, but the bound is {theorem.kind}; search "
                 "with --bound occam, or give a file with --model"
             )
-        _search(task, parsed, delta / (registration.certificates if registration else 1), choices)
-        small = CompressedModel.load(parsed.out / FILE)
+        small = _search(
+            task, parsed, delta / (registration.certificates if registration else 1), choices
+        )
     else:
         small = CompressedModel.load(parsed.model)
     certificate = certify(
@@ -160,11 +160,9 @@ def _registration(path: Path | None) -> Registration | None:
     return records.load(Registration, path)
 
 
-def _search(task: Task, parsed: argparse.Namespace, delta: float, choices: int) -> None:
+def _search(task: Task, parsed: argparse.Namespace, delta: float, choices: int) -> CompressedModel:
     """Look for the file with the smallest bound; the folder keeps what was found so far."""
-    from tailor.stages.search import search
-
-    best: Console = ERR
+    best: CompressedModel | None = None
     for state in search(
         task.build,
         task.train(),
@@ -175,9 +173,13 @@ def _search(task: Task, parsed: argparse.Namespace, delta: float, choices: int) 
         seconds=parsed.seconds,
         folder=parsed.out,
     ):
-        best.print(
+        best = state.best
+        ERR.print(
             f"{state.job}: bound {round_up(state.bound)} with {state.bits:,.0f} bits and "
             f"{state.errors:,} errors",
             markup=False,
             soft_wrap=True,
         )
+    if best is None:
+        raise UsageError("the search found no file in this time; give it more --seconds")
+    return best
