@@ -17,8 +17,8 @@ BENCH_ARGS ?=
 PARALLEL := -n $(JOBS) --dist loadfile
 # What other versions of a dependency would not change: studies, benchmarks, the documentation, and
 # what stands on torch alone, whose oldest version is the one that is always tested.
-UNCHANGED := $(foreach it,readme studies compress_studies coder_study benchmarks,--ignore=tests/test_$(it).py) \
-  $(foreach it,shrink prune scores allocate regularize,--ignore=tests/stages/$(it)) \
+UNCHANGED := $(foreach it,readme studies compress_studies certify_studies coder_study benchmarks,--ignore=tests/test_$(it).py) \
+  $(foreach it,shrink prune scores allocate regularize measures search,--ignore=tests/stages/$(it)) \
   --ignore-glob='tests/stages/test_train*' --ignore-glob='tests/stages/test_noise*'
 BIN := .venv/bin
 LOWEST := .venv-lowest
@@ -28,7 +28,7 @@ BENCH := .venv-bench
 export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: help demo test check docs test-lowest format clean bench-demo bench-analyze bench-coverage \
-	bench-scaling bench-published bench-tables bench-train bench-compress studies
+	bench-scaling bench-published bench-tables bench-train bench-compress bench-certify studies
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -86,6 +86,14 @@ bench-compress: .venv/dev.stamp ## size and speed of compression; rewrites five 
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.sparse
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.demo_network
 	$(BIN)/python -m benchmarks.compress.fuzz
+
+bench-certify: .venv/dev.stamp ## what each kind of certificate reaches, an hour; DATA=FOLDER with MNIST and the others
+	for it in weights gibbs picks measures; do \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.certify.$$it --data $(DATA) || exit 1; done
+	for it in digits mnist; do \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.certify.learned --data $(DATA) --sample $$it || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.certify.text --data $(DATA) --work runs/text
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.certify.validity
 
 studies: .venv/dev.stamp ## the studies of docs/findings on digits, an hour or two; MNIST=FOLDER, TEXT=FILE for more
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train.xiao

@@ -34,6 +34,7 @@ from tailor.numerics.bounds import held_out_upper
 from tailor.stages.compress import Adaptive, CompressedModel
 from tailor.stages.compress.payload import Contextual
 from tailor.stages.incremental import ROUNDS, incremental, screened
+from tailor.stages.symmetry import prior_bits
 from tailor.tasks import Data
 
 RESULT = Path(__file__).parents[1] / "results" / "certify_learned.json"
@@ -286,19 +287,25 @@ def figures(sample: str, data: Data, held_out: Data, file: CompressedModel) -> d
     """What a file is worth."""
     model = file.into(BUILD[sample])
     errors, missed = (int(tl.zero_one(model, one).sum()) for one in (data, held_out))
-    bits = 8 * len(file.stream) + math.log2(CHOICES[sample])
+    paid = math.log2(CHOICES[sample])
+    bits = 8 * len(file.stream) + paid
+    prior = paid + prior_bits(BUILD[sample](), file.coded())  # over options and orders of units
     return {
         "n": len(data),
         "errors": errors,
         "bits": bits,
         "stream_bytes": len(file.stream),
-        "paid_bits": math.log2(CHOICES[sample]),
+        "paid_bits": paid,
         "alternatives": {"networks": NETWORKS, "coders": [type(one).__name__ for one in CODERS]},
         "coder": type(file.coder).__name__,
         "parts": file.recoded(Adaptive()).code_length(),
         "nonzeros": {name: int((grid.levels != 0).sum()) for name, grid in file.grids().items()},
         "sizes": {name: int(grid.levels.size) for name, grid in file.grids().items()},
         "bound": tl.occam(errors, len(data), bits, DELTA).binomial,
+        "prior_bits": prior + math.log2(CHOICES[sample]),
+        "prior_bound": tl.occam(
+            errors, len(data), prior + math.log2(CHOICES[sample]), DELTA
+        ).binomial,
         "held_out_errors": missed,
         "held_out_n": len(held_out),
         "held_out_upper": held_out_upper(missed, len(held_out), DELTA),
@@ -323,13 +330,16 @@ def show() -> None:
     """The recorded table."""
     print(
         "| sample | seed | n | pruned to | in the file | bits | train error | bound "
-        "| held-out error | Clopper-Pearson, not fresh |\n" + "| --- " * 10 + "|"
+        "| paid by the prior of the code | held-out error | Clopper-Pearson, not fresh |\n"
+        + "| --- " * 11
+        + "|"
     )
     for one in json.loads(RESULT.read_text())["rows"]:
         print(
             f"| {one['sample']} | {one['seed']} | {one['n']:,} | {one['settings']['nonzeros']} "
             f"| {sum(one['nonzeros'].values())} "
             f"| {one['bits']:.0f} | {one['errors'] / one['n']:.2%} | **{one['bound']:.2%}** "
+            f"| {one['prior_bits']:.0f} bits, **{one['prior_bound']:.2%}** "
             f"| {one['held_out_errors'] / one['held_out_n']:.2%} | {one['held_out_upper']:.2%} |"
         )
 

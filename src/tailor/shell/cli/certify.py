@@ -10,8 +10,8 @@ from tailor.shell.cli.loop import certificate_table, round_up
 from tailor.shell.cli.methods import BOUNDS, method, named
 from tailor.shell.cli.screen import DONE, ERR, console, must_be_writable
 from tailor.shell.page import render
-from tailor.stages.certify import Method, Registration, Split, certify, register
-from tailor.stages.compress import CompressedModel
+from tailor.stages.certify import Method, Occam, Registration, Split, certify, must_agree, register
+from tailor.stages.compress import Coder, CompressedModel, Contextual
 from tailor.stages.search import search
 from tailor.tasks import Task, find
 
@@ -94,18 +94,21 @@ def run(parsed: argparse.Namespace) -> int:
     task = find(parsed.task)
     registration = _registration(parsed.registration)
     theorem = bound(parsed.bound or "occam")
+    cut = split(parsed.split)
+    if registration is not None:
+        must_agree(registration, theorem, parsed.delta, parsed.choices, cut, task.name)
     must_be_writable(parsed.out)
     choices = registration.choices if registration else parsed.choices or 1
     delta = registration.delta if registration else parsed.delta or 0.05
     if parsed.search:
-        if theorem.kind != "occam":
+        if not isinstance(theorem, Occam):
             raise UsageError(
                 f"--search looks for the shortest code, but the bound is {theorem.kind}; search "
                 "with --bound occam, or give a file with --model"
             )
-        small = _search(
-            task, parsed, delta / (registration.certificates if registration else 1), choices
-        )
+        each = delta / (registration.certificates if registration else 1)
+        coder = None if theorem.pays == "bytes" else Contextual()
+        small = _search(task, parsed, each, choices, coder)
     else:
         small = CompressedModel.load(parsed.model)
     certificate = certify(
@@ -116,7 +119,7 @@ def run(parsed: argparse.Namespace) -> int:
         registration=registration,
         delta=parsed.delta,
         choices=parsed.choices,
-        split=split(parsed.split) if parsed.split else None,
+        split=cut,
         held_out=task.test(),
         error=task.error,
         task=task.name,
@@ -160,7 +163,9 @@ def _registration(path: Path | None) -> Registration | None:
     return records.load(Registration, path)
 
 
-def _search(task: Task, parsed: argparse.Namespace, delta: float, choices: int) -> CompressedModel:
+def _search(
+    task: Task, parsed: argparse.Namespace, delta: float, choices: int, coder: Coder | None
+) -> CompressedModel:
     """Look for the file with the smallest bound; the folder keeps what was found so far."""
     best: CompressedModel | None = None
     for state in search(
@@ -169,6 +174,7 @@ def _search(task: Task, parsed: argparse.Namespace, delta: float, choices: int) 
         delta=delta,
         choices=choices,
         error=task.error,
+        coder=coder,
         seed=parsed.seed,
         seconds=parsed.seconds,
         folder=parsed.out,
@@ -182,4 +188,4 @@ def _search(task: Task, parsed: argparse.Namespace, delta: float, choices: int) 
         )
     if best is None:
         raise UsageError("the search found no file in this time; give it more --seconds")
-    return best
+    return best if coder is None else best.recoded(coder)

@@ -1,6 +1,13 @@
 """A bound on the true error of the decoded bytes, and everything needed to check it."""
 
-from tailor.stages.certify.certificate import Certificate, HeldOutErrors, Prior, Proof, certify
+from tailor.stages.certify.certificate import (
+    Certificate,
+    HeldOutErrors,
+    Prior,
+    Proof,
+    certify,
+    must_agree,
+)
 from tailor.stages.certify.disagreement import Disagreement, disagreement
 from tailor.stages.certify.gibbs import (
     Centred,
@@ -67,6 +74,7 @@ __all__ = [
     "certify",
     "disagreement",
     "fit_head",
+    "must_agree",
     "register",
     "verify",
 ]

@@ -253,7 +253,7 @@ def _terms(
         choices = 1 if choices is None else choices
         certificates = 1
     else:
-        _must_agree(registration, method, delta, choices, split, task)
+        must_agree(registration, method, delta, choices, split, task)
         delta, choices = registration.delta, registration.choices
         split, certificates = registration.split, registration.certificates
     if not 0 < delta < 1:
@@ -265,7 +265,7 @@ def _terms(
     )
 
 
-def _must_agree(
+def must_agree(
     registration: Registration,
     method: Method,
     delta: float | None,
@@ -273,7 +273,11 @@ def _must_agree(
     split: Split | None,
     task: str,
 ) -> None:
-    """Refuse anything that was chosen after the registration."""
+    """Refuse anything that was chosen after the registration.
+
+    Raises:
+        UsageError: Something is other than it was registered.
+    """
     if registration.sha256 != registration.seal():
         raise UsageError("the registration was changed after it was made; register again")
     registered = [network.task for network in registration.networks]
