@@ -7,7 +7,7 @@ import pytest
 import tailor as tl
 from tailor.shell import demo
 from tailor.shell.cli import main
-from tailor.stages.certify import Certificate
+from tailor.stages.certify import Certificate, registration
 from tests.shell.conftest import process
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_stages_agree_with_the_file(folder):
     certificate = tl.load(Certificate, folder / "certificate.json")
     last = compression.stages[-1]
     assert last.stage == "polished"
-    assert 8 * last.bytes == certificate.code.stream
+    assert 8 * last.bytes == certificate.evidence.code.stream
     assert last.train_error == pytest.approx(certificate.errors / certificate.n)
     assert last.test_error == pytest.approx(certificate.held_out.error)
     assert compression.polish[-1] == pytest.approx(certificate.risk_bound, rel=1e-9)
@@ -101,6 +101,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, mo
     monkeypatch.setattr(demo, "RETRAIN_EPOCHS", 1)
     monkeypatch.setattr(demo, "SPARSITIES", (0.95, 0.98))
     monkeypatch.setattr(demo, "SWEEPS", 1)
+    monkeypatch.setattr(registration, "now", lambda: "then")
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert main(["demo", "--out", str(tmp_path / name), "--seed", str(seed)]) == 0
     first, second, other = (tl.load(tl.Analyses, tmp_path / run / "analysis.json") for run in "abc")

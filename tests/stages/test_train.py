@@ -334,6 +334,7 @@ def test_a_float16_step_that_overflows_is_skipped_with_everything_that_hangs_on_
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of PyTorch's own tracing
 def test_compiling_keeps_the_names_and_the_numbers(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     ours, theirs = network(dropout=0), network(dropout=0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tailor.verifier.said import Mismatch
-from tailor.verifier.streams import LEFT, Carry, Coder, Levels, grid, tensor_bits
+from tailor.verifier.streams import LEFT, Carry, Costs, Levels, grid, tensor_bits
 
 Items = Sequence[bytes | Levels]
 Shapes = Sequence[tuple[tuple[int, ...], int]]
@@ -37,6 +37,8 @@ def prior_bits(names: Sequence[str], items: Items, shapes: Shapes, units: Any) -
     rows = {name for incoming, bias, _ in units for name in (incoming, bias)}
     columns = {outgoing for _, _, outgoing in units}
     free = _summed(items, shapes, [(False, False)] * len(items))
+    if not units:
+        return free
     steady = _summed(items, shapes, [(n in rows, n in columns) for n in names])
     return min(free, steady - _orders(units, by_name))
 
@@ -123,7 +125,7 @@ def _cost(
 ) -> tuple[float, Carry]:
     flags, place, sign, lag = options
     after = Carry(units=carry.units, top=carry.top)
-    coder = Coder(data=None)
+    coder = Costs()
     coder.odds(1, 15, 1)
     told = Levels(matrix=item.matrix, step=item.step, flags=flags, place=place, sign=sign, lag=lag)
     grid(coder, item.matrix.shape, told, 3, after)

@@ -66,7 +66,7 @@ def written_bits(
 
 def tensor_bits(item: bytes, shape: tuple[int, ...], width: int) -> float:
     """Ideal bits of a raw tensor in version 3."""
-    coder = Coder(data=None)
+    coder = Costs()
     _walk(coder, [(shape, width)], 3, [item])
     return coder.spent
 
@@ -242,7 +242,7 @@ class Coder:
     def __init__(self, *, data: bytes | None) -> None:
         self.low, self.high, self.at, self.pending = 0, 2**32 - 1, 32, 0
         self.out: list[int] = []
-        self.spent = 0.0  # ideal bits
+        self.spent = 0.0  # ideal bits, where they are asked for
         self.bits: bytes | None = None
         self.value = 0
         if data is not None:
@@ -254,7 +254,6 @@ class Coder:
         zeros, ones = coin
         middle = self.low + (self.high - self.low + 1) * zeros // (zeros + ones)
         value = int(value) if self.bits is None else int(self.value >= middle)
-        self.spent += math.log2((zeros + ones) / coin[value])
         self.low, self.high = (middle, self.high) if value else (self.low, middle - 1)
         coin[value] += 2
         while (drop := self._settled()) is not None:
@@ -312,3 +311,17 @@ class Coder:
     def _emit(self, bit: int) -> None:
         self.out += [bit] + [1 - bit] * self.pending
         self.pending = 0
+
+
+class Costs(Coder):
+    """Adds up ideal bits, and writes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(data=None)
+
+    def bit(self, coin: Coin, value: bool | int = 0) -> int:
+        """See ``Coder.bit``."""
+        value = int(value)
+        self.spent += math.log2((coin[0] + coin[1]) / coin[value])
+        coin[value] += 2
+        return value

@@ -159,10 +159,15 @@ def register(
         n=len(tasks[0].train()),
         data_sha256=hashes[tasks[0].name],
         seed=seed,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         sha256="",
     )
     return replace(draft, sha256=draft.seal())
+
+
+def now() -> str:
+    """The time, in universal time."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def network_of(build: Callable[[], nn.Module], task: str) -> Network:
