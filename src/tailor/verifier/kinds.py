@@ -144,7 +144,8 @@ def _charged(work: Work, code: Mapping[str, Any], stream: float) -> float:
     if file.version != 3:
         raise Mismatch("only files of version 3 have a prior over options")
     units = [(one["incoming"], one["bias"], one["outgoing"]) for one in code["units"]]
-    check_units(units, work.state, work.model, lambda: scores(work.model, work.data.x))
+    if units:
+        check_units(units, work.state, work.model, lambda: scores(work.model, work.data.x))
     names = [name for name, _, _ in file.head["tensors"]]
     return prior_bits(names, file.items, file.shapes, units)
 
