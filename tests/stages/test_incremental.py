@@ -312,7 +312,7 @@ def test_a_finished_search_is_a_local_optimum_of_the_unscreened_one():
         pass
     file = pack(search.small.into(build), search.grids, coder=Adaptive())
     plain = _Plain(file, build, data(), 0.05, 1, zero_one)
-    assert plain.bound == search.bound
+    assert plain.bound == search.standing.bound
     assert plain.sweep(generator) == 0
 
 

@@ -100,11 +100,13 @@ class _Search:
         """Try every candidate once; returns how many changes were kept."""
         before = self.changes
         places = [
-            (name, i) for name, grid in self.grids.items() for i in _places(grid.levels).tolist()
+            (name, i)
+            for name, grid in self.grids.items()
+            for i in open_places(grid.levels).tolist()
         ]
         for at in generator.permutation(len(places)):
             name, index = places[at]
-            for level in list(_alternatives(int(self.grids[name].levels.flat[index]))):
+            for level in list(other_levels(int(self.grids[name].levels.flat[index]))):
                 if self._try(name, index, level):
                     break
         return self.changes - before
@@ -132,7 +134,7 @@ class _Search:
         flat = self.tensors[name].view(-1)
         flat[index] = level * grid.step
         errors = self._errors()
-        allowed = self._allowed(errors)
+        allowed = self.standing.allowed(errors)
         grid.levels.flat[index] = level
         length = sum(code_length(grid).values()) if allowed > 0 else 0.0
         if allowed > 0 and self.total - self.lengths[name] + length < allowed:
@@ -149,29 +151,46 @@ class _Search:
 
     def _settle(self, errors: int) -> None:
         """Take the present network as the one to beat."""
-        self.errors = errors
         self.total = sum(self.lengths.values()) + self.paid
-        self.bound = occam(errors, len(self.data), self.total, self.delta).binomial
-        self.known: dict[int, float] = {}
+        self.standing = Standing(errors, len(self.data), self.total, self.delta)
 
-    def _allowed(self, errors: int) -> float:
-        """Longest code that beats the present bound with so many errors."""
+    @property
+    def bound(self) -> float:
+        """The bound of the present network, by the ideal length of its code."""
+        return self.standing.bound
+
+
+class Standing:
+    """The file to beat: its bound, and the longest code that beats it with other errors.
+
+    Attributes:
+        bound: Occam bound.
+    """
+
+    def __init__(self, errors: int, n: int, bits: float, delta: float) -> None:
+        self.bound = occam(errors, n, bits, delta).binomial
+        self._errors, self._n, self._bits, self._delta = errors, n, bits, delta
+        self._known: dict[int, float] = {}
+
+    def allowed(self, errors: int) -> float:
+        """Longest code, in bits, that has a smaller bound with so many errors."""
         if self.bound >= 1.0:  # vacuous: first make the code shorter at no cost
-            return self.total - GAIN if errors <= self.errors else -1.0
-        if errors not in self.known:
-            n = len(self.data)
-            self.known[errors] = bits_allowed(errors, n, self.bound, self.delta) - GAIN
-        return self.known[errors]
+            return self._bits - GAIN if errors <= self._errors else -1.0
+        if errors not in self._known:
+            bits = bits_allowed(errors, self._n, self.bound, self._delta)
+            self._known[errors] = bits - GAIN
+        return self._known[errors]
 
 
-def _places(levels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "k"]:
+def open_places(levels: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "k"]:
     """Flat indices of entries that are not zero, or share a row and a column with such."""
     matrix = levels.reshape(len(levels), -1) != 0
     both = matrix.any(axis=1)[:, None] & matrix.any(axis=0)[None, :]
     return np.flatnonzero(both)
 
 
-def _alternatives(level: int) -> Iterator[int]:
+def other_levels(level: int) -> Iterator[int]:
+    """Levels to try in place of one."""
     if level == 0:
         yield from (1, -1)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from tailor.errors import TaskError, UsageError
@@ -40,12 +40,7 @@ class Data:
 
     def digest(self) -> str:
         """SHA-256 of types, shapes and values."""
-        hashed = hashlib.sha256()
-        for tensor in (self.x, self.y):
-            array = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-            hashed.update(f"{array.dtype} {tuple(array.shape)};".encode())
-            hashed.update(array.flatten().view(torch.uint8).numpy().tobytes())
-        return hashed.hexdigest()
+        return digest_of(self.x, self.y)
 
     def records(self) -> list[str]:
         """SHA-256 of each example, label included."""
@@ -94,6 +89,16 @@ TIE = 1e-9  # share of the largest score up to which two scores count as equal
 ErrorCount = Callable[[nn.Module, Data], Bool[Tensor, "n"]]
 
 
+def digest_of(*tensors: Tensor) -> str:
+    """SHA-256 of types, shapes and values."""
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        array = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        hashed.update(f"{array.dtype} {tuple(array.shape)};".encode())
+        hashed.update(array.flatten().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
+
+
 def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
     """Which examples a classifier gets wrong; a tie for the first place counts as wrong.
 
@@ -122,12 +127,15 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
         raise TaskError(
             f"the data hold class {int(data.y.max())}, but the network scores {scores.shape[1]}"
         )
-    y = data.y.long()[:, None]
-    own = scores.gather(1, y)
-    rivals = scores.scatter(1, y, -torch.inf).amax(dim=1, keepdim=True)
-    margin = (own - rivals).squeeze(1)
+    return wrong_scores(scores, data.y)
+
+
+def wrong_scores(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
+    """Which rows do not put the right class first by more than ``TIE`` of their largest score."""
+    own = scores.gather(1, y.long()[:, None])
+    rivals = scores.scatter(1, y.long()[:, None], -torch.inf).amax(dim=1, keepdim=True)
     size = scores.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
-    return ~(margin > TIE * size)
+    return ~((own - rivals).squeeze(1) > TIE * size)
 
 
 def _scores(model: nn.Module, x: Tensor) -> Tensor:

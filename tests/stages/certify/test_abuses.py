@@ -426,7 +426,14 @@ def test_one_example_no_errors_and_all_errors():
     assert verify(every, SMALL, build=build, data=wrong).holds
 
 
-def test_labels_out_of_range_and_data_that_change():
+def test_data_that_change_between_two_readings_are_refused():
+    seeds = iter(range(9))
+    task = Task(name="toy", build=build, train=lambda: sample(50, next(seeds)))
+    with pytest.raises(TaskError, match="the data change between two readings"):
+        register(task, Occam())
+
+
+def test_labels_out_of_range_and_held_out_data_that_are_empty():
     with pytest.raises(TaskError, match="the data hold class 5, but the network scores 3"):
         certify(SMALL, build=build, data=Data(x=DATA.x, y=DATA.y + 3))
     empty = Data(x=torch.empty(0, 6), y=torch.empty(0, dtype=torch.long))

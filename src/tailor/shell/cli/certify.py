@@ -13,7 +13,7 @@ from tailor.shell.page import render
 from tailor.stages.certify import Method, Occam, Registration, Split, certify, must_agree, register
 from tailor.stages.compress import Coder, CompressedModel, Contextual
 from tailor.stages.search import search
-from tailor.tasks import Task, find
+from tailor.tasks import Data, Task, find
 
 FILE, RECORD = "model.tailor", "certificate.json"
 
@@ -98,6 +98,7 @@ def run(parsed: argparse.Namespace) -> int:
     if registration is not None:
         must_agree(registration, theorem, parsed.delta, parsed.choices, cut, task.name)
     must_be_writable(parsed.out)
+    data = task.train()
     choices = registration.choices if registration else parsed.choices or 1
     delta = registration.delta if registration else parsed.delta or 0.05
     if parsed.search:
@@ -108,13 +109,13 @@ def run(parsed: argparse.Namespace) -> int:
             )
         each = delta / (registration.certificates if registration else 1)
         coder = None if theorem.pays == "bytes" else Contextual()
-        small = _search(task, parsed, each, choices, coder)
+        small = _search(task, data, parsed, each, choices, coder)
     else:
         small = CompressedModel.load(parsed.model)
     certificate = certify(
         small,
         build=task.build,
-        data=task.train(),
+        data=data,
         method=theorem,
         registration=registration,
         delta=parsed.delta,
@@ -164,13 +165,18 @@ def _registration(path: Path | None) -> Registration | None:
 
 
 def _search(
-    task: Task, parsed: argparse.Namespace, delta: float, choices: int, coder: Coder | None
+    task: Task,
+    data: Data,
+    parsed: argparse.Namespace,
+    delta: float,
+    choices: int,
+    coder: Coder | None,
 ) -> CompressedModel:
     """Look for the file with the smallest bound; the folder keeps what was found so far."""
     best: CompressedModel | None = None
     for state in search(
         task.build,
-        task.train(),
+        data,
         delta=delta,
         choices=choices,
         error=task.error,

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from tailor.errors import UsageError
-from tailor.numerics.bounds import clopper_pearson
+from tailor.numerics.bounds import clopper_pearson, held_out_upper
 from tailor.records import Provenance, digest, to_json
 from tailor.stages.certify.gibbs import PACBayesEvidence
 from tailor.stages.certify.held_out import HeldOutEvidence
@@ -176,7 +176,9 @@ def certify(
     terms = _terms(method, registration, delta, choices, split, task)
     network = network_of(build, task)
     prior, counted = _cut(data, terms.split)
-    repeated = must_be_sample(counted)
+    records = counted.records()
+    repeated = must_be_sample(counted, records)
+    seen = records if prior is None else data.records()
     if held_out is not None and isinstance(terms.method, BitsPerCharacter):
         raise UsageError("held_out counts errors of classification; certify those documents apart")
     if held_out is not None and len(held_out) < 1:
@@ -218,9 +220,9 @@ def certify(
         network=network,
         model_sha256=hashlib.sha256(small.payload).hexdigest(),
         data_sha256=counted.digest(),
-        records_sha256=digest(sorted(counted.records())),
+        records_sha256=digest(sorted(records)),
         registration=registration,
-        warnings=_warnings(data, held_out, registration),
+        warnings=_warnings(seen, held_out, registration),
         provenance=Provenance.now(seed, error=getattr(error, "__qualname__", error)),
         sha256="",
     )
@@ -322,7 +324,7 @@ def _cut(data: Data, split: Split | None) -> tuple[Prior | None, Data]:
 
 
 def _warnings(
-    data: Data, held_out: Data | None, registration: Registration | None
+    seen: list[str], held_out: Data | None, registration: Registration | None
 ) -> tuple[str, ...]:
     found = []
     if registration is None:
@@ -330,7 +332,7 @@ def _warnings(
             "Nothing was registered before the fit, so nobody can tell what was chosen afterwards."
         )
     if held_out is not None:
-        shared = len(set(data.records()) & set(held_out.records()))
+        shared = len(set(seen) & set(held_out.records()))
         if shared:
             found.append(f"{shared} held-out examples are also among the data.")
     return tuple(found)
@@ -345,6 +347,6 @@ def _held_out(model: nn.Module, data: Data, error: ErrorCount, delta: float) -> 
         error=errors / len(data),
         low=low,
         high=high,
-        upper=clopper_pearson(errors, len(data), min(2 * delta, 0.999))[1],
+        upper=held_out_upper(errors, len(data), delta),
         data_sha256=data.digest(),
     )

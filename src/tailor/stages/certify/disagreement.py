@@ -1,7 +1,6 @@
 """From the compressed network's error to the dense one's: where the two disagree."""
 
 import copy
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +9,7 @@ from torch import Tensor, nn
 
 from tailor.errors import TaskError, UsageError
 from tailor.numerics.bounds import disagreement_upper, held_out_upper
-from tailor.tasks.data import TIE
-
-CHUNK = 8192  # inputs that are evaluated at a time
+from tailor.tasks.data import CHUNK, TIE, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +78,7 @@ def disagreement(
         disagreements=apart,
         delta=delta,
         upper=held_out_upper(apart, len(unlabelled), delta),
-        inputs_sha256=_digest(unlabelled),
+        inputs_sha256=digest_of(unlabelled),
     )
 
 
@@ -106,10 +103,3 @@ def _classes(model: nn.Module, x: Tensor) -> tuple[Int[Tensor, "n"], Bool[Tensor
     size = scores.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
     clear = (top.values[:, 0] - top.values[:, 1] > TIE * size) & ~scores.isnan().any(dim=1)
     return top.indices[:, 0], clear, scores.shape[1]
-
-
-def _digest(x: Tensor) -> str:
-    array = x.detach().cpu().contiguous()
-    hashed = hashlib.sha256(f"{array.dtype} {tuple(array.shape)};".encode())
-    hashed.update(array.flatten().view(torch.uint8).numpy().tobytes())
-    return hashed.hexdigest()

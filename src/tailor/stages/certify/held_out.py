@@ -1,11 +1,10 @@
 """The held-out bound: the reference that every other bound has to be read beside."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tailor.errors import UsageError
-from tailor.numerics.bounds import binomial_upper
+from tailor.numerics.bounds import held_out_upper
 from tailor.stages.certify.method import Case, Method
 
 
@@ -52,5 +51,5 @@ class HeldOut(Method):
     def prove(self, case: Case) -> HeldOutEvidence:
         """See ``Method.prove``."""
         errors, n = int(case.error(case.model, case.data).sum()), len(case.data)
-        bound = binomial_upper(errors, n, math.log(case.delta / (self.compared * case.choices)))
+        bound = held_out_upper(errors, n, case.delta / (self.compared * case.choices))
         return HeldOutEvidence(n=n, errors=errors, risk_bound=bound, compared=self.compared)

@@ -12,8 +12,12 @@ from tailor.tasks import Data, ErrorCount
 STANDARD = 1e-4  # means and deviations this near to 0 and 1 were fitted to these very examples
 
 
-def must_be_sample(data: Data) -> int:
+def must_be_sample(data: Data, records: list[str]) -> int:
     """Refuse data that cannot be a sample; returns the number of repeated examples.
+
+    Args:
+        data: The examples.
+        records: Their hashes.
 
     Raises:
         UsageError: No examples, repeated ones that are not declared, or inputs that were
@@ -21,7 +25,6 @@ def must_be_sample(data: Data) -> int:
     """
     if len(data) < 1:
         raise UsageError("a certificate needs at least one example, but the data are empty")
-    records = data.records()
     repeated = len(records) - len(set(records))
     if repeated and not data.repeats:
         raise UsageError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tailor import records
 from tailor.errors import UsageError
 from tailor.stages.certify.method import Method
+from tailor.stages.certify.refusals import must_not_change
 from tailor.tasks import Data, Frozen, Task
 
 
@@ -134,6 +135,7 @@ def register(
 
     Raises:
         UsageError: No task, tasks with different data, or a number out of range.
+        TaskError: The data change between two readings.
     """
     tasks = (tasks,) if isinstance(tasks, Task) else tuple(tasks)
     if not tasks:
@@ -144,7 +146,8 @@ def register(
         raise UsageError(
             f"certificates and earlier must be at least 1, but are {certificates} and {earlier}"
         )
-    hashes = {task.name: task.train().digest() for task in tasks}
+    samples = {task.name: must_not_change(task.train) for task in tasks}
+    hashes = {name: data.digest() for name, data in samples.items()}
     if len(set(hashes.values())) > 1:
         raise UsageError(
             f"the tasks {', '.join(hashes)} have different data; register those of one sample"
@@ -156,7 +159,7 @@ def register(
         certificates=certificates,
         earlier=earlier,
         split=split,
-        n=len(tasks[0].train()),
+        n=len(samples[tasks[0].name]),
         data_sha256=hashes[tasks[0].name],
         seed=seed,
         created=now(),

@@ -14,16 +14,13 @@ import torch
 from torch import nn
 
 from tailor.errors import UsageError
-from tailor.numerics.bounds import bits_allowed, occam
+from tailor.numerics.bounds import occam
 from tailor.numerics.coding import Grid, code_length
 from tailor.stages.compress import CompressedModel, pack
 from tailor.stages.incremental.joints import drop_idle, joints
 from tailor.stages.incremental.screen import Screen
+from tailor.stages.polish import Standing, Watch, open_places, other_levels
 from tailor.tasks import Data, zero_one
-
-Watch = Callable[[float], None]
-
-GAIN = 1e-3  # bits that a change must save at least, so that the search cannot go round in circles
 
 
 def screened(
@@ -109,10 +106,12 @@ class _Search:
     def sweep(self, generator: np.random.Generator, left: float) -> tuple[float, int]:
         """Try changes at every weight once; gives how many tries are left, and the changes."""
         changes = 0
-        places = [(n, i) for n, grid in self.grids.items() for i in _places(grid.levels)]
+        places = [
+            (n, i) for n, grid in self.grids.items() for i in open_places(grid.levels).tolist()
+        ]
         for at in generator.permutation(len(places)).tolist():
             name, index = places[at]
-            for level in _alternatives(int(self.grids[name].levels.flat[index])):
+            for level in other_levels(int(self.grids[name].levels.flat[index])):
                 if left <= 0:
                     return left, changes
                 left -= 1
@@ -145,13 +144,13 @@ class _Search:
         flat = self.tensors[name].view(-1)
         flat[index] = level * grid.step
         change = (name, index, (level - old) * grid.step)
-        passes = total < self._allowed(self.screen.errors(*change))
-        if passes and total < self._allowed(self.screen.recount(*change)):
+        passes = total < self.standing.allowed(self.screen.errors(*change))
+        if passes and total < self.standing.allowed(self.screen.recount(*change)):
             self.lengths[name] = length
             self.screen.accept(name)
             self._settle()
             if self.watch is not None:
-                self.watch(self.bound)
+                self.watch(self.standing.bound)
             return True
         grid.levels.flat[index] = old
         flat[index] = old * grid.step
@@ -159,33 +158,9 @@ class _Search:
 
     def _settle(self) -> None:
         """Take the present network as the one to beat."""
-        self.errors = self.screen.wrong
         self.total = sum(self.lengths.values()) + self.paid
-        self.bound = occam(self.errors, len(self.data), self.total, self.delta).binomial
-        self.known: dict[int, float] = {}
-
-    def _allowed(self, errors: int) -> float:
-        """Longest code that beats the present bound with so many errors."""
-        if self.bound >= 1.0:  # vacuous: first make the code shorter at no cost
-            return self.total - GAIN if errors <= self.errors else -1.0
-        if errors not in self.known:
-            n = len(self.data)
-            self.known[errors] = bits_allowed(errors, n, self.bound, self.delta) - GAIN
-        return self.known[errors]
+        self.standing = Standing(self.screen.wrong, len(self.data), self.total, self.delta)
 
 
 def _bits(grid: Grid) -> float:
     return sum(code_length(grid).values())
-
-
-def _places(levels: np.ndarray) -> list[int]:
-    """Flat indices of entries that are not zero, or share a row and a column with such."""
-    matrix = levels.reshape(len(levels), -1) != 0
-    both = matrix.any(axis=1)[:, None] & matrix.any(axis=0)[None, :]
-    return [int(i) for i in np.flatnonzero(both)]
-
-
-def _alternatives(level: int) -> list[int]:
-    if level == 0:
-        return [1, -1]
-    return [0, *(other for other in (level - 1, level + 1, -level) if other != 0)]

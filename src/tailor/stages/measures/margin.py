@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.stages.measures.explanatory import Explanatory
 from tailor.tasks import Data
+from tailor.tasks.data import CHUNK
 
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
-CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,10 @@ from typing import ClassVar
 from tailor.errors import UsageError
 from tailor.numerics.bounds import catoni, gibbs_risk_upper, majority_vote_upper, pac_bayes_kl
 from tailor.numerics.counter import stream
-from tailor.stages.certify.gibbs.posterior import Draws, Posterior, count_draws, wrong
+from tailor.stages.certify.gibbs.posterior import Draws, Posterior, count_draws
 from tailor.stages.certify.gibbs.prior import Centred, Prior, PriorTerms
 from tailor.stages.certify.method import Case, Method
+from tailor.tasks.data import wrong_scores
 
 SIDES = 0.25  # below this, the binomial interval holds for draws with different probabilities
 
@@ -119,7 +120,7 @@ class PACBayes(Method):
         posterior, delta_draws = self._check(case)
         first, data = self.prior.cut(case.data)
         mean_errors = case.error(posterior, data)
-        if not bool((mean_errors == wrong(posterior(data.x.double()), data.y)).all()):
+        if not bool((mean_errors == wrong_scores(posterior(data.x.double()), data.y)).all()):
             raise UsageError("PACBayes counts errors of classification only; leave error as it is")
         divergence = self.prior.divergence(posterior, first)
         bits = stream(self.seed, hashlib.sha256(case.small.payload).hexdigest(), "gibbs")

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from tailor.errors import UsageError
 from tailor.numerics.counter import Stream
 from tailor.tasks import Data
-
-TIE = 1e-9  # as where errors of one network are counted
+from tailor.tasks.data import wrong_scores
 
 
 class Posterior(nn.Module, ABC):
@@ -61,16 +60,8 @@ def count_draws(posterior: Posterior, data: Data, repeats: int, bits: Stream) ->
     errors = 0
     with torch.no_grad():
         for part, scores in posterior.scores(data, repeats, bits):
-            errors += int(wrong(scores, data.y[part]).sum())
+            errors += int(wrong_scores(scores, data.y[part]).sum())
     return Draws(errors=errors, draws=repeats * len(data))
-
-
-def wrong(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
-    """Which scores do not put the right class first, by more than rounding."""
-    own = scores.gather(1, y.long()[:, None])
-    rivals = scores.scatter(1, y.long()[:, None], -torch.inf).amax(dim=1, keepdim=True)
-    size = scores.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
-    return ~((own - rivals).squeeze(1) > TIE * size)
 
 
 def pieces(count: int, size: int) -> Iterator[slice]:
