@@ -65,20 +65,25 @@ def cheapest(
     """Changes of one weight of some rows with their estimated costs in bits, cheapest first."""
     now, top = board.weights[rows], board.problem.top
     found: list[tuple[float, Move]] = []
-    for by in (b for b in range(-2 * top, 2 * top + 1) if b):
-        after = now + by
-        usable = (after.abs() <= top) & ((now != 0) | (abs(by) == 1))
-        if skip is not None and skip.row in rows:
-            usable[rows.index(skip.row), skip.column] = False
-        if not bool(usable.any()):
+    outlook = board.outlook(rows)
+    for size in range(1, 2 * top + 1):
+        near = ((now - size).abs() <= top) | ((now + size).abs() <= top)
+        columns = (near & ((now != 0) | (size == 1))).any(dim=0).nonzero()[:, 0]
+        if len(columns) == 0:
             continue
-        bits = ((after != 0).double() - (now != 0).double()) * prices.other[rows]
-        cost = prices.error * (board.errors_after(rows, float(by)) - board.errors) + bits
-        costs, places = torch.where(usable, cost, torch.inf).flatten().sort()
-        for value, place in zip(costs[:count].tolist(), places[:count].tolist(), strict=True):
-            if value < float("inf"):
-                row, column = divmod(place, now.shape[1])
-                found.append((value, Move(rows[row], column, float(by))))
+        part = now[:, columns]
+        for by, errors in zip((size, -size), outlook.errors(size, columns), strict=True):
+            after = part + by
+            usable = (after.abs() <= top) & ((part != 0) | (size == 1))
+            if skip is not None and skip.row in rows:
+                usable[rows.index(skip.row), columns == skip.column] = False
+            bits = ((after != 0).double() - (part != 0).double()) * prices.other[rows][:, columns]
+            cost = prices.error * (errors - board.errors) + bits
+            costs, places = torch.where(usable, cost, torch.inf).flatten().sort(stable=True)
+            for value, place in zip(costs[:count].tolist(), places[:count].tolist(), strict=True):
+                if value < float("inf"):
+                    row, column = divmod(place, len(columns))
+                    found.append((value, Move(rows[row], int(columns[column]), float(by))))
     return sorted(found, key=lambda pair: pair[0])[:count]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tailor.stages.search.head import HeadProblem, as_levels
@@ -92,39 +92,52 @@ class Board:
         size = max(1, min(classes, AT_ONCE // (self.problem.n * features)))
         return [list(range(a, min(classes, a + size))) for a in range(0, classes, size)]
 
-    def errors_after(self, rows: list[int], by: float) -> Int[Tensor, "rows features"]:
-        """Errors if one weight changed by ``by``, for each weight of some rows.
+    def outlook(self, rows: list[int]) -> "Outlook":
+        """What changes of some rows would lead to, while everything stays as it is."""
+        return Outlook(self, rows)
 
-        In single precision: a count may be off by the few examples that are tied to its digits.
-        """
-        needed, sign, lost = self._limits(rows)
-        reach = self.reach[:, None] * abs(by)
-        undecided = (needed.abs() <= reach) & ~lost
-        settled = (lost | (needed > reach)).sum(dim=0)
-        index = undecided.any(dim=1).nonzero()[:, 0]
-        part = self.problem.narrow.index_select(0, index)
-        sign = sign[index] * by
-        # What is lost or settled either way never, or always, meets these limits.
-        limits = torch.where(undecided[index], needed[index], -torch.inf)
-        counts = [
-            (part * sign[:, r, None] <= limits[:, r, None]).sum(dim=0) for r in range(len(rows))
-        ]
-        return torch.stack(counts) + settled[:, None]
 
-    def _limits(
-        self, rows: list[int]
-    ) -> tuple[Float[Tensor, "n rows"], Float[Tensor, "n rows"], Bool[Tensor, "n rows"]]:
-        """What must be added to a class's score (times the sign) for each example to be right.
+class Outlook:
+    """Errors after every change of one weight of some rows, by what each example needs."""
 
-        And whether the example is lost whatever that score is.
-        """
-        labels = self.problem.labels[:, None]
-        own = self.scores.gather(1, labels)
-        rivals = self.scores.scatter(1, labels, -torch.inf)
+    def __init__(self, board: Board, rows: list[int]) -> None:
+        self.features, self.reach = board.problem.narrow, board.reach
+        labels = board.problem.labels[:, None]
+        own = board.scores.gather(1, labels)
+        rivals = board.scores.scatter(1, labels, -torch.inf)
         first, where = rivals.max(dim=1, keepdim=True)
         second = rivals.scatter(1, where, -torch.inf).amax(dim=1, keepdim=True)
         row = torch.tensor(rows)
-        rival = torch.where(where == row, second, first)
         mine = labels == row
-        needed = torch.where(mine, rival - own, self.scores[:, rows] - own)
-        return needed.float(), torch.where(mine, 1.0, -1.0), ~mine & (rival >= own)
+        rival = torch.where(where == row, second, first)
+        # What must be added to a class's score, times the sign, for the example to be right ...
+        self.needed = torch.where(mine, rival - own, board.scores[:, rows] - own).float()
+        self.sign = torch.where(mine, 1.0, -1.0)
+        self.lost = ~mine & (rival >= own)  # ... and where no such thing helps
+
+    def errors(
+        self, size: float, columns: Int[Tensor, "columns"]
+    ) -> tuple[Int[Tensor, "rows columns"], Int[Tensor, "rows columns"]]:
+        """Errors if one weight grew by ``size``, and if it shrank by it.
+
+        In single precision: a count may be off by the few examples that are tied to its digits.
+        """
+        reach = self.reach[:, None] * size
+        undecided = (self.needed.abs() <= reach) & ~self.lost
+        settled = (self.lost | (self.needed > reach)).sum(dim=0)
+        index = undecided.any(dim=1).nonzero()[:, 0]
+        part = self.features.index_select(0, index)
+        if len(columns) < part.shape[1]:
+            part = part.index_select(1, columns)
+        sign = self.sign[index] * size
+        # What is lost or settled either way never, or always, meets these limits.
+        limits = torch.where(undecided[index], self.needed[index], -torch.inf)
+        counts = torch.empty(2, sign.shape[1], len(columns))
+        ones, moved, fails = torch.ones(len(index)), torch.empty_like(part), torch.empty_like(part)
+        for r in range(sign.shape[1]):  # floats of 0 and 1 add up fast, and exactly up to 2^24
+            limit = limits[:, r, None]
+            torch.mul(part, sign[:, r, None], out=moved)
+            counts[0, r] = ones @ torch.le(moved, limit, out=fails)
+            counts[1, r] = ones @ torch.ge(moved, -limit, out=fails)
+        grown, shrunk = counts.long() + settled[:, None]
+        return grown, shrunk
