@@ -9,7 +9,7 @@ from torch import nn
 
 from tailor.errors import UsageError
 from tailor.tasks import Frozen
-from tailor.tasks.edges import OrientedEdges, Quadratic, RandomFeatures, deskewed
+from tailor.tasks.edges import OrientedEdges, Quadratic, RandomFeatures, deskewed, stretched
 
 
 def images(n: int, side: int, seed: int = 0) -> torch.Tensor:
@@ -17,7 +17,9 @@ def images(n: int, side: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(n, side, side, generator=generator, dtype=torch.float64)
 
 
-def by_hand(image: np.ndarray, cells: int, directions: int, power: float) -> np.ndarray:
+def by_hand(
+    image: np.ndarray, cells: int, directions: int, power: float, contrast: float = 0.0
+) -> np.ndarray:
     """The definition, pixel by pixel."""
     side = len(image)
 
@@ -38,21 +40,28 @@ def by_hand(image: np.ndarray, cells: int, directions: int, power: float) -> np.
                             for place, cell in ((y, i), (x, j))
                         ]
                         found[b, i, j] += edge * max(0, 1 - far[0]) * max(0, 1 - far[1])
-    features = found.ravel() ** power
+    found **= power
+    for i in range(cells):
+        for j in range(cells):
+            found[:, i, j] -= contrast * found[:, i, j].sum() / directions
+    features = found.ravel()
     return np.append(features / np.linalg.norm(features), 0.1)
 
 
-@pytest.mark.parametrize("power", [0.5, 1.0])
-def test_edges_follow_their_definition(power: float) -> None:
+@pytest.mark.parametrize(("power", "contrast"), [(0.5, 0.0), (1.0, 0.0), (0.7, 0.9), (0.5, 1.0)])
+def test_edges_follow_their_definition(power: float, contrast: float) -> None:
     x = images(2, 6)
-    found = OrientedEdges(2, 5, power=power)(x)
+    found = OrientedEdges(2, 5, power=power, contrast=contrast)(x)
     for i in range(2):
-        np.testing.assert_allclose(found[i], by_hand(x[i].numpy(), 2, 5, power), atol=1e-12)
+        expected = by_hand(x[i].numpy(), 2, 5, power, contrast)
+        np.testing.assert_allclose(found[i], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("deskew", [False, True])
 def test_an_image_is_alone_and_any_shape_will_do(deskew: bool) -> None:
-    layer, x = OrientedEdges(3, 4, deskew=deskew, concavities=0.5), images(5, 8)
+    width = 0.2 if deskew else 0.0
+    layer = OrientedEdges(3, 4, deskew=deskew, width=width, contrast=0.5, concavities=0.5)
+    x = images(5, 8)
     together = layer(x)
     assert together.shape == (5, layer.out_features)
     torch.testing.assert_close(layer(x[2:3])[0], together[2], rtol=0, atol=1e-14)
@@ -79,7 +88,7 @@ def test_a_hole_sees_ink_on_all_sides_and_a_bay_does_not() -> None:
 
 
 def test_edges_have_no_tensors_and_an_empty_image_is_no_trouble() -> None:
-    layer = OrientedEdges(3, 4, deskew=True)
+    layer = OrientedEdges(3, 4, deskew=True, width=0.2, contrast=0.9)
     assert not layer.state_dict()
     assert bool((layer(torch.zeros(1, 8, 8))[0, :-1] == 0).all())
 
@@ -101,6 +110,37 @@ def test_deskewing_leaves_an_upright_image_in_the_middle() -> None:
     image = torch.zeros(1, 9, 9, dtype=torch.float64)
     image[0, 2:7, 3:6] = 1.0
     torch.testing.assert_close(deskewed(image), image)
+
+
+def spread(image: torch.Tensor) -> float:
+    off = torch.arange(image.shape[-1], dtype=torch.float64) - (image.shape[-1] - 1) / 2
+    return float(((image.sum(0) * off**2).sum() / image.sum()).sqrt())
+
+
+@pytest.mark.parametrize("wide", [3, 5, 9, 13, 27])
+def test_stretching_gives_the_ink_its_width_and_leaves_its_rows(wide: int) -> None:
+    image = torch.zeros(1, 29, 29, dtype=torch.float64)
+    image[0, 8:20, 14 - wide // 2 : 15 + wide // 2] = 1.0
+    factor = min(max(spread(image[0]) / 4.0, 1 / 3), 8 / 5)
+    out = stretched(image, 4.0)[0]
+    # Between pixels the ink is a tent, which has a variance of its own when it is stretched.
+    width = math.sqrt((spread(image[0]) ** 2 + 1 / 6) / factor**2)
+    assert spread(out) == pytest.approx(width, rel=0.02)
+    assert bool((out[:8] == 0).all())
+    assert bool((out[20:] == 0).all())
+    torch.testing.assert_close(out, out.flip(1))
+
+
+def test_of_a_width_all_images_of_a_shape_look_alike() -> None:
+    slim = torch.zeros(1, 28, 28, dtype=torch.float64)
+    wide = slim.clone()
+    slim[0, 6:22, 11:17] = 1.0
+    wide[0, 6:22, 8:20] = 1.0
+    plain, layer = OrientedEdges(4, 8, deskew=True), OrientedEdges(4, 8, deskew=True, width=0.16)
+    assert float((layer(slim) - layer(wide)).norm()) < 0.3 * float(
+        (plain(slim) - plain(wide)).norm()
+    )
+    assert "width=0.16" in repr(layer)
 
 
 def test_random_features_are_the_kernel_of_their_name() -> None:
@@ -133,6 +173,8 @@ def test_quadratic_features_are_all_products() -> None:
     ("make", "words"),
     [
         (lambda: OrientedEdges(0, 4), "at least 1 cell"),
+        (lambda: OrientedEdges(2, 4, width=0.2), "needs deskew=True, but is 0.2"),
+        (lambda: OrientedEdges(2, 4, deskew=True, width=-1.0), "at least 0"),
         (lambda: OrientedEdges(2, 4)(torch.zeros(1, 5)), "square images of one channel"),
         (lambda: RandomFeatures(4, 1), "2 features"),
         (lambda: Quadratic(0), "at least one input"),

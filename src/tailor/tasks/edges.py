@@ -30,14 +30,18 @@ class OrientedEdges(nn.Module):
         cells: Cells along each side.
         directions: Number of directions, over the full circle.
         deskew: First shear each image upright and centre it, by its moments.
+        width: After that, stretch it sideways until the standard deviation of its ink is this
+            share of the side (moment normalisation: Liu et al. 2004). 0 leaves it as it is.
         constant: Value of the last feature.
         power: Of each average; 1/2 makes faint and strong edges more alike.
+        contrast: Share of the mean over the directions of a cell that is taken away. 1 leaves
+            which way edges run there, and nothing of how much edge there is.
         concavities: Length of a second vector of 16 features, how much background there is that
             sees ink in each set of the four directions (Favata & Srikantan 1996): what a bay or
             a hole is. 0 leaves it out.
 
     Raises:
-        UsageError: Fewer than one cell or two directions.
+        UsageError: Fewer than one cell or two directions, or a width without deskewing.
     """
 
     def __init__(
@@ -46,8 +50,10 @@ class OrientedEdges(nn.Module):
         directions: int,
         *,
         deskew: bool = False,
+        width: float = 0.0,
         constant: float = 0.1,
         power: float = 0.5,
+        contrast: float = 0.0,
         concavities: float = 0.0,
     ) -> None:
         super().__init__()
@@ -55,8 +61,11 @@ class OrientedEdges(nn.Module):
             raise UsageError(
                 f"needs at least 1 cell and 2 directions, but got {cells} and {directions}"
             )
+        if width < 0 or (width > 0 and not deskew):
+            raise UsageError(f"width must be at least 0, and needs deskew=True, but is {width}")
         self.cells, self.directions = cells, directions
-        self.deskew, self.constant, self.power = deskew, constant, power
+        self.deskew, self.width = deskew, width
+        self.constant, self.power, self.contrast = constant, power, contrast
         self.concavities = concavities
 
     @property
@@ -69,27 +78,34 @@ class OrientedEdges(nn.Module):
         images = _square(x).to(torch.float64)
         if self.deskew:
             images = deskewed(images)
-        found = [_unit(self._edges(images) ** self.power)]
+        if self.width:
+            images = stretched(images, self.width * images.shape[-1])
+        edges = self._edges(images) ** self.power
+        edges = edges - self.contrast * edges.mean(dim=1, keepdim=True)
+        found = [_unit(edges.flatten(1))]
         if self.concavities:
             found.append(self.concavities * _unit(_concavities(images) ** self.power))
         last = torch.full_like(found[0][:, :1], self.constant)
         return torch.cat([*found, last], dim=1).to(x.dtype)
 
-    def _edges(self, images: Float[Tensor, "n side side"]) -> Float[Tensor, "n features"]:
+    def _edges(
+        self, images: Float[Tensor, "n side side"]
+    ) -> Float[Tensor, "n directions cells cells"]:
         right, down = _differences(images)
         windows = _windows(images.shape[-1], self.cells).to(images.device)
         found = []
         for turn in range(self.directions):
             angle = 2 * math.pi * turn / self.directions
             edge = (math.cos(angle) * right + math.sin(angle) * down).clamp(min=0)
-            found.append((windows @ edge @ windows.T).flatten(1))
-        return torch.cat(found, dim=1)
+            found.append(windows @ edge @ windows.T)
+        return torch.stack(found, dim=1)
 
     def extra_repr(self) -> str:
         """The settings, as they enter the digest of a ``Frozen`` part."""
         return (
             f"cells={self.cells}, directions={self.directions}, deskew={self.deskew}, "
-            f"constant={self.constant}, power={self.power}, concavities={self.concavities}"
+            f"width={self.width}, constant={self.constant}, power={self.power}, "
+            f"contrast={self.contrast}, concavities={self.concavities}"
         )
 
 
@@ -199,17 +215,31 @@ def deskewed(images: Float[Tensor, "n side side"]) -> Float[Tensor, "n side side
     both = ((images * place).sum(dim=2) - column[:, None] * weight) * off
     shear = both.sum(dim=1) / variance.clamp(min=TINY)
     middle = (side - 1) / 2
-    upright = _shifted(images, column[:, None] - middle + shear[:, None] * off)
-    down = (row - middle)[:, None].expand(-1, side)
+    upright = _shifted(images, (column[:, None] - middle + shear[:, None] * off)[:, :, None])
+    down = (row - middle)[:, None, None]
     return _shifted(upright.transpose(1, 2), down).transpose(1, 2)
 
 
-def _shifted(
-    images: Float[Tensor, "n side side"], by: Float[Tensor, "n side"]
-) -> Float[Tensor, "n side side"]:
-    """Each row moved to the left by so many pixels."""
+def stretched(images: Float[Tensor, "n side side"], width: float) -> Float[Tensor, "n side side"]:
+    """Images in the middle, stretched sideways to a standard deviation of ``width`` pixels.
+
+    To three times as wide at most, and to five eighths as wide at least.
+    """
     side = images.shape[-1]
-    places = torch.arange(side, dtype=images.dtype, device=images.device) + by[:, :, None]
+    off = torch.arange(side, dtype=images.dtype, device=images.device) - (side - 1) / 2
+    mass = images.sum(dim=(1, 2)).clamp(min=TINY)
+    spread = ((images.sum(dim=1) * off**2).sum(dim=1) / mass).sqrt()
+    factor = (spread / width).clamp(1 / 3, 8 / 5)
+    return _shifted(images, ((factor[:, None] - 1) * off)[:, None, :])
+
+
+def _shifted(
+    images: Float[Tensor, "n side side"], by: Float[Tensor, "n #rows #columns"]
+) -> Float[Tensor, "n side side"]:
+    """Each pixel's value taken from so many pixels to the right."""
+    side = images.shape[-1]
+    places = torch.arange(side, dtype=images.dtype, device=images.device) + by
+    places = places.expand(-1, side, -1)
     low = places.floor()
     part = places - low
     padded = nn.functional.pad(images, (1, 2))  # one zero on the left, two on the right

@@ -52,16 +52,33 @@ def recount_picks(
     lines.append(sha256(payload))
     same("replay", said["replay_sha256"], _sha(lines))
     same("learner", said["learner_sha256"], learner.digest())
-    near("bound", said["risk_bound"], eps(k, n, delta / len(rounds.stops)))
+    each = delta / len(rounds.stops)
+    window = None if rounds.expected is None else likely(min(rounds.expected, n - 1), n, each)
+    same("window", said["window"] and tuple(said["window"]), window)
+    near("bound", said["risk_bound"], eps(k, n, each, window))
 
 
-def eps(k: int, n: int, delta: float) -> float:
-    """Root of (delta/n) sum_{m=k}^{n-1} C(m,k)/C(n,k) (1-eps)^(m-n) = 1, the sum as it stands."""
+def likely(expected: int, n: int, delta: float) -> tuple[int, int]:
+    """Mean and 1.5 deviations of the trial of success number expected + 1, within 0 to n - 1."""
+    risk = eps(expected, n, delta)
+    mean, deviation = (expected + 1) / risk, math.sqrt((expected + 1) * (1 - risk)) / risk
+    ends = math.floor(mean - 1.5 * deviation), math.ceil(mean + 1.5 * deviation)
+    return min(max(0, ends[0]), n - 1), min(ends[1], n - 1)
+
+
+def eps(k: int, n: int, delta: float, window: tuple[int, int] | None = None) -> float:
+    """Root of sum_{m=k}^{n-1} w_m C(m,k)/C(n,k) (1-eps)^(m-n) = 1, the sum as it stands.
+
+    The weights w add up to delta: all alike, or nine tenths on the sizes m in a window.
+    """
     if k >= n:
         return 1.0
     log = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-    m = np.arange(k, n)
-    ratio = log[m] - log[m - k] - log[n] + log[n - k]
+    m, weights = np.arange(k, n), np.ones(n) / n
+    if window is not None:
+        weights *= 0.1
+        weights[window[0] : window[1] + 1] += 0.9 / (window[1] + 1 - window[0])
+    ratio = log[m] - log[m - k] - log[n] + log[n - k] + np.log(weights[k:])
     low, high = k / n, 1.0
     for _ in range(200):
         middle = (low + high) / 2
@@ -69,7 +86,7 @@ def eps(k: int, n: int, delta: float) -> float:
             break
         terms = ratio + (m - n) * math.log1p(-middle)
         total = terms.max() + math.log(np.exp(terms - terms.max()).sum())
-        low, high = (middle, high) if total < math.log(n / delta) else (low, middle)
+        low, high = (middle, high) if total < -math.log(delta) else (low, middle)
     return high
 
 

@@ -32,8 +32,9 @@ ASSUMPTIONS: dict[str, tuple[str, ...]] = {
         "for any choice, but for the comparison of the stated number of networks.",
     ),
     "pick-to-learn": (
-        "The learner, its settings and the numbers of picks at which it may stop were fixed "
-        "before the data were seen, and it reads no example but those that it picked.",
+        "The learner, its settings, the numbers of picks at which it may stop and the size that "
+        "it expects were fixed before the data were seen, and it reads no example but those that "
+        "it picked.",
     ),
     "pac-bayes": (
         "The prior was fixed before the examples that the bound counts were seen.",

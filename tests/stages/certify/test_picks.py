@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tailor.errors import PayloadError, UsageError
-from tailor.numerics.bounds import pick_to_learn
+from tailor.numerics.bounds import likely_window, pick_to_learn
 from tailor.stages.certify.method import Case
 from tailor.stages.certify.picks import Learner, PickToLearn, Rounds, picking, traced
 from tailor.stages.compress import Adaptive, CompressedModel, pack
@@ -233,6 +233,22 @@ def test_the_proof_is_the_run_and_pays_for_stops_and_choices() -> None:
     assert said == method.evidence(trace, best.small, data, 0.05 / 4)
 
 
+def test_an_expected_size_sharpens_the_bound_and_is_part_of_the_method() -> None:
+    data = sample(150, 5)
+    plain = PickToLearn(learner=Means(), rounds=Rounds(stops=(5, 10), per_round=2))
+    trace = plain.run(data, build=nearest)
+    small, k = trace.best().small, trace.best().size
+    method = replace(plain, rounds=replace(plain.rounds, expected=k))
+    assert repr(method) != repr(plain)
+    said = method.evidence(trace, small, data, 0.05)
+    assert said.window == likely_window(k, 150, 0.025)
+    assert said.risk_bound == pick_to_learn(k, 150, 0.025, said.window)
+    assert said.risk_bound < plain.evidence(trace, small, data, 0.05).risk_bound
+    assert plain.evidence(trace, small, data, 0.05).window is None
+    more = replace(plain.rounds, expected=1000)  # of 150: as many as there can be
+    assert more.window(150, 0.05) == likely_window(149, 150, 0.05)
+
+
 def test_another_file_is_refused() -> None:
     data = sample(60, 5)
     method = PickToLearn(learner=Means(), rounds=Rounds(stops=(5,)))
@@ -296,6 +312,7 @@ def test_learners_tell_what_they_are() -> None:
         ({"stops": ()}, "rising numbers"),
         ({"stops": (5, 3)}, "rising numbers"),
         ({"stops": (5,), "per_round": 0}, "per_round must be at least 1"),
+        ({"stops": (5,), "expected": -1}, "expected must be a number of examples, but is -1"),
         ({"stops": (5,), "first": 6}, "first must lie between 0 and the first stop, 5"),
     ],
 )

@@ -33,7 +33,7 @@ LEARNER = NetworkLearner(
     batch=16,
     rate=1e-2,
 )
-ROUNDS = Rounds(stops=(14, 18), per_round=4, first=10)
+ROUNDS = Rounds(stops=(14, 18), per_round=4, first=10, expected=25)
 
 
 def test_the_same_picks_and_bytes_again_and_the_density_that_was_asked() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from tailor import records
 from tailor.numerics.bounds import kl_upper as library_kl
-from tailor.numerics.bounds import pick_to_learn
+from tailor.numerics.bounds import likely_window, pick_to_learn
 from tailor.numerics.coding import Grid
 from tailor.stages.certify import (
     BitsPerCharacter,
@@ -28,7 +28,7 @@ from tailor.stages.compress import RANS, Adaptive, Contextual, pack
 from tailor.tasks import Data
 from tailor.verifier.bounds import binomial_upper, kl_upper
 from tailor.verifier.file import File
-from tailor.verifier.picks import eps
+from tailor.verifier.picks import eps, likely
 from tailor.verifier.said import Mismatch
 
 
@@ -235,4 +235,8 @@ def test_the_formulas_of_the_recount_against_mpmath():
     assert binomial_upper(5, 5, -1.0) == 1.0
     for k, n in [(0, 100), (80, 1500), (300, 8000)]:
         assert eps(k, n, 0.05) == pytest.approx(pick_to_learn(k, n, 0.05), rel=1e-9)
+        window = likely_window(max(1, k), n, 0.05)
+        assert likely(max(1, k), n, 0.05) == window
+        sharper = pick_to_learn(k, n, 0.05, window)
+        assert eps(k, n, 0.05, window) == pytest.approx(sharper, rel=1e-9)
     assert math.isclose(eps(80, 1500, 0.05), 0.072788, abs_tol=1e-6)

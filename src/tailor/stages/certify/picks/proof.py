@@ -25,6 +25,7 @@ class PickedEvidence:
         n: Sample size.
         errors: Errors of the file's network on the whole sample.
         risk_bound: eps(k, delta / stops), rounded up.
+        window: First and last sample size that the bound prefers; None prefers none.
         picks: Number of picked examples.
         leftover: Errors outside the picks.
         k: Size of the compression set, the sum of the two.
@@ -43,6 +44,7 @@ class PickedEvidence:
     n: int
     errors: int
     risk_bound: float
+    window: tuple[int, int] | None
     picks: int
     leftover: int
     k: int
@@ -152,10 +154,13 @@ class PickToLearn(Method):
         while size < len(stop.picks):
             rounds.append(trace.rounds[len(rounds)])
             size += len(rounds[-1])
+        n, each = len(data), delta / len(self.rounds.stops)
+        window = self.rounds.window(n, each)
         return PickedEvidence(
-            n=len(data),
+            n=n,
             errors=stop.errors,
-            risk_bound=pick_to_learn(stop.size, len(data), delta / len(self.rounds.stops)),
+            risk_bound=pick_to_learn(stop.size, n, each, window),
+            window=window,
             picks=len(stop.picks),
             leftover=len(stop.leftover),
             k=stop.size,
