@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tailor.errors import UsageError
-from tailor.stages.certify.picks import NetworkLearner, PickToLearn, Rounds, Warp
+from tailor.stages.certify.picks import NetworkLearner, PickToLearn, Rounds, Warp, picking, traced
 from tailor.stages.prune import Masks
 from tailor.tasks import Data, zero_one
 
@@ -72,6 +72,18 @@ def test_a_prior_is_the_file_at_no_picks_and_its_zeros_stay() -> None:
     before = prior.into(build).state_dict()
     for name, tensor in stops[0].small.into(build).state_dict().items():
         torch.testing.assert_close(tensor, before[name], atol=0.05, rtol=0.05)
+
+
+def test_a_prior_is_pruned_further_where_a_smaller_density_is_asked_for() -> None:
+    past, data = sample(200, 1), sample(200, 2)
+    prior = PickToLearn(learner=LEARNER, rounds=ROUNDS).run(past, build=build).stops[-1].small
+    before = Masks.of(prior.into(build))
+    learner = replace(LEARNER, density=0.1, thin_from=0, thin_to=4, prior=prior)
+    rounds = Rounds(stops=(8,), per_round=4, first=4)
+    after = Masks.of(traced(picking(learner, data, rounds, build=build)).stops[0].small.into(build))
+    assert before.sparsity < 0.85
+    assert after.sparsity >= 1 - 13 / 128  # a tenth of 128 weights, rounded up
+    assert all(not bool((keep & ~before[name]).any()) for name, keep in after.items())
 
 
 def test_learning_does_not_touch_what_it_was_given() -> None:

@@ -32,8 +32,9 @@ class NetworkLearner(Learner):
     Attributes:
         build: Makes the network; its matrices are pruned and quantised, the rest is stored as
             it is.
-        prior: A file to start from, learnt without the sample; its zeros stay zero. None starts
-            from the weights that ``build`` draws.
+        prior: A file to start from, learnt without the sample; its zeros stay zero, and a
+            ``density`` below 1 prunes it further. None starts from the weights that ``build``
+            draws.
         beside: Examples that are not of the sample, such as those that the prior has learnt from;
             they are learnt along with the picks.
         share: Of each batch that comes from them.
@@ -113,7 +114,7 @@ class NetworkLearner(Learner):
 
     def _thin(self, model: nn.Module, picks: int) -> None:
         """Prune to what is due at so many picks."""
-        if self.prior is not None or self.density == 1 or picks < self.thin_from:
+        if self.density == 1 or picks < self.thin_from:
             return
         span = max(1, self.thin_to - self.thin_from)
         left = max(0.0, 1 - (picks - self.thin_from) / span) if picks < self.thin_to else 0.0
