@@ -147,6 +147,35 @@ def test_other_networks_are_pruned_quantised_and_polished() -> None:
     assert errors == steps[1].errors
 
 
+@pytest.mark.parametrize("change", ["a bias", "another loss"])
+def test_what_the_fast_search_cannot_do_is_polished(change: str) -> None:
+    def small() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 4, bias=change == "a bias"), nn.ReLU(), nn.Linear(4, 3))
+
+    def lenient(model: nn.Module, examples: Data) -> torch.Tensor:
+        return zero_one(model, examples) & (examples.y > 0)
+
+    job = NetworkJob(name="net", sparsities=(0.3,), epochs=8, retrain=2, batch=10, prior=0.0)
+    error = lenient if change == "another loss" else zero_one
+    (step,) = search(small, data(), jobs=[job], rounds=0, error=error)
+    assert step.errors == int(error(step.best.into(small), data()).sum())
+
+
+def test_what_does_not_fit_into_memory_is_run_from_the_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tailor.stages.incremental import screen
+
+    def small() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 3, bias=False))
+
+    job = NetworkJob(name="net", sparsities=(0.3,), epochs=4, retrain=2, batch=10)
+    (kept,) = search(small, data(), jobs=[job], rounds=0)
+    monkeypatch.setattr(screen, "MOST", 0)
+    (lean,) = search(small, data(), jobs=[job], rounds=0)
+    assert lean.best.payload == kept.best.payload
+
+
 def test_a_head_is_found_and_others_are_told_apart() -> None:
     from tailor.stages.search.jobs import default_jobs, head_layer
 

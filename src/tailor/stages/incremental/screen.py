@@ -16,6 +16,8 @@ from tailor.stages.incremental.joints import HOMOGENEOUS
 from tailor.tasks import Data
 from tailor.tasks.data import CHUNK, TIE
 
+MOST = 1 << 28  # numbers that are kept, 2 GiB in float64; beyond, each change is run from the input
+
 Step: TypeAlias = Callable[[Tensor], Tensor]
 Layer: TypeAlias = nn.Linear | nn.Conv2d
 
@@ -32,6 +34,9 @@ class Screen:
         self.parts = _parts(model)
         steps: list[Step] = list(model) if self.parts else [model]  # type: ignore[call-overload]
         with torch.no_grad():
+            one = Kept.of(steps, data.x[:1])
+            if len(data) * sum(output.numel() for output in one.outputs) > MOST:
+                self.parts, steps = {}, [model]
             self.everything = Kept.of(steps, data.x)
         self._choose()
 

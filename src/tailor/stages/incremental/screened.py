@@ -41,7 +41,7 @@ def screened(
     As ``polish``, but a change is first tried on the examples that are misclassified or nearly
     so, and in an ``nn.Sequential`` of linear and convolutional layers it is followed through
     the one unit that it moves. Errors are those of ``zero_one``. What every layer gives on every
-    example is kept in memory, in float64.
+    example is kept in memory, in float64, if that takes no more than 2 GiB.
 
     Args:
         small: Where to start; all its tensors on grids.

@@ -13,7 +13,9 @@ from tailor.errors import UsageError
 from tailor.numerics.bounds import occam
 from tailor.numerics.coding import Grid, code_length
 from tailor.stages.compress import Adaptive, Coder, CompressedModel, Uniform, frontier, pack
+from tailor.stages.incremental.screened import screened
 from tailor.stages.polish import polish
+from tailor.stages.regularize import StudentPrior
 from tailor.stages.search.climb import Climb, Renewal
 from tailor.stages.search.curvature import Smooth
 from tailor.stages.search.head import HeadProblem, as_levels
@@ -21,6 +23,12 @@ from tailor.stages.search.moves import Board
 from tailor.stages.search.rounding import Rounding
 from tailor.stages.train import batches, train
 from tailor.tasks import Data, ErrorCount, zero_one
+
+SCREEN = 3000  # examples that a change is tried on first
+SPARSITIES = (
+    *(0.5, 0.65, 0.75, 0.82, 0.87, 0.9, 0.92, 0.935, 0.945),
+    *(0.955, 0.961, 0.966, 0.97, 0.974, 0.977, 0.98, 0.983),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,25 +145,33 @@ class HeadJob(Job):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkJob(Job):
-    """Train, prune step by step with retraining, quantise; then polish.
+    """Train with a heavy-tailed prior, prune step by step, quantise; then search near the file.
+
+    The Student prior leaves few large weights, which is what pruning needs: without it the bound
+    of an MLP on digits is 0.54, with it 0.38.
 
     Attributes:
         name: Tells it from the others.
         sparsities: Rising shares of zeros, a file at each.
         quantizer: The values of the grid.
+        prior: Weight of the Student prior on all weights, in units of 1/n; 1 is the posterior
+            mode, 0 leaves it out.
         epochs: Of training with Adam and a cosine schedule.
         retrain: Epochs after each step of pruning.
         batch: Examples in a step.
         rate: Learning rate.
+        sweeps: Of the local search, over all weights, in each later round.
     """
 
     name: str
-    sparsities: tuple[float, ...] = (0.5, 0.75, 0.87, 0.92, 0.945, 0.961, 0.97, 0.977, 0.983)
+    sparsities: tuple[float, ...] = SPARSITIES
     quantizer: Uniform = field(default_factory=lambda: Uniform(top=4, unit_step=True))
+    prior: float = 2.0
     epochs: int = 60
-    retrain: int = 15
+    retrain: int = 30
     batch: int = 128
     rate: float = 5e-3
+    sweeps: int = 2
 
     def make(self, target: Target, seed: int) -> CompressedModel:
         """See ``Job.make``."""
@@ -171,18 +187,31 @@ class NetworkJob(Job):
             about={"job": self.name},
         )
         files = [candidate.compressed.recoded(target.coder) for candidate in candidates]
-        return min(files, key=lambda file: (target.measure(file)[0], len(file.stream)))
+        best = min(files, key=lambda file: (target.measure(file)[0], len(file.stream)))
+        return self.improve(target, best, seed)
 
     def improve(self, target: Target, file: CompressedModel, seed: int) -> CompressedModel:
         """See ``Job.improve``."""
+        choices = max(1, round(2**target.paid))
+        if target.error is zero_one and set(file.grids()) == set(file.state_dict()):
+            return screened(
+                file,
+                build=target.build,
+                data=target.data,
+                delta=target.delta,
+                choices=choices,
+                hard=min(1.0, SCREEN / len(target.data)),
+                sweeps=self.sweeps,
+                seed=seed,
+            )
         return polish(
             file,
             build=target.build,
             data=target.data,
             delta=target.delta,
-            choices=max(1, round(2**target.paid)),
-            sweeps=1,
+            choices=choices,
             error=target.error,
+            sweeps=self.sweeps,
             seed=seed,
         )
 
@@ -200,6 +229,7 @@ class NetworkJob(Job):
             loss=nn.functional.cross_entropy,
             optimizer=optimizer,
             schedulers=[cosine],
+            penalties=[StudentPrior(self.prior / len(data))] if self.prior else [],
             seed=seed,
         ):
             pass
@@ -222,11 +252,16 @@ def default_jobs(build: Callable[[], nn.Module], data: Data) -> tuple[Job, ...]:
     if not any(isinstance(part, nn.Linear | nn.modules.conv._ConvNd) for part in model.modules()):
         raise UsageError("a search needs a network with linear or convolution layers")
     return tuple(
-        NetworkJob(name=f"network, levels up to {top}", quantizer=Uniform(top=top, unit_step=True))
-        for top in (1, 3, 4)
+        NetworkJob(
+            name=f"network, levels up to {top}, prior {prior:g}",
+            quantizer=Uniform(top=top, unit_step=True),
+            prior=prior,
+        )
+        for top, prior in NETWORKS
     )
 
 
+NETWORKS = ((4, 2.0), (3, 4.0), (1, 2.0))
 HEADS = ((20.0, 0.6, 1.3), (24.0, 0.6, 1.3), (16.0, 0.6, 1.3), (24.0, 0.8, 1.0))
 
 
