@@ -81,7 +81,7 @@ def test_the_registered_certificate_of_digits_is_counted_again():
     from tailor.records import from_json
     from tailor.stages.certify import Certificate
 
-    row = next(row for row in record("registered")["rows"] if row["sample"] == "digits")
+    row = next(row for row in record("registered")["rows"] if row["name"] == "digits")
     certificate = from_json(Certificate, row["certificate"])
     outcome = tl.verify(
         certificate,

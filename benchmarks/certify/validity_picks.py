@@ -13,9 +13,16 @@ from benchmarks.certify.validity_cells import DELTA, Results
 from tailor.numerics import bounds as b
 
 N, EARLY = 80, 6
+EXPECTED = {"to its end": 30, "stopped": 20, "interval": 2}  # sizes, for the sharper bounds
 EDGES = np.array([0.0, 0.2, 0.45, 0.7, 1.0])  # the truth is 0, 1, 0, 1 between them
 
 picked_bound = functools.cache(lambda k, n: b.pick_to_learn(k, n, DELTA))
+
+
+@functools.cache
+def sharper(k: int, rule: str) -> float:
+    """The bound with a window around the size that is expected."""
+    return b.pick_to_learn(k, N, DELTA, b.likely_window(EXPECTED[rule], N, DELTA))
 
 
 def truth(x: np.ndarray) -> np.ndarray:
@@ -84,6 +91,8 @@ def line(repetitions: int, noise: float, rng: np.random.Generator) -> Results:
             [
                 (picked_bound(len(order), N), end),
                 (picked_bound(early + wrong[early], N), risks[early]),
+                (sharper(len(order), "to its end"), end),
+                (sharper(early + wrong[early], "stopped"), risks[early]),
                 (classical[best], risks[best]),
                 (picked_bound(early, N), risks[early]),
                 (free[lured], risks[lured]),
@@ -93,6 +102,8 @@ def line(repetitions: int, noise: float, rng: np.random.Generator) -> Results:
     names = (
         "P2L, to its end",
         "P2L, stopped at 6 picks",
+        "P2L, to its end, 30 expected",
+        "P2L, stopped at 6 picks, 20 expected",
         "sample compression, any stop",
         "wrong: P2L stopped early, errors left not counted",
         "wrong: sample compression, the choice of the set not paid",
@@ -131,6 +142,10 @@ def hull(repetitions: int, noise: float, rng: np.random.Generator) -> Results:
     outside = 1 - (points.max(axis=1) - points.min(axis=1))
     return {
         "P2L, interval around all": (np.full(repetitions, picked_bound(2, N)), outside),
+        "P2L, interval around all, 2 expected": (
+            np.full(repetitions, sharper(2, "interval")),
+            outside,
+        ),
         "wrong: interval, no pick counted": (
             np.full(repetitions, b.held_out_upper(0, N, DELTA)),
             outside,
