@@ -102,6 +102,7 @@ class Settings:
         times: How many of these.
         tries: Changes that the local search may try.
         hard: Share of the examples in its screen.
+        sweeps: Of the local search, at most.
     """
 
     nonzeros: int
@@ -112,11 +113,19 @@ class Settings:
     times: int
     tries: int
     hard: float = 0.06
+    sweeps: int = 3
 
 
 SETTINGS = {
     "mnist": Settings(
-        nonzeros=500, prune=24, recover=8, rounds=4, straight=5, times=3, tries=10_500
+        nonzeros=500,
+        prune=24,
+        recover=8,
+        rounds=4,
+        straight=5,
+        times=3,
+        tries=100_000,
+        sweeps=12,
     ),
     "digits": Settings(
         nonzeros=120, prune=120, recover=60, rounds=40, straight=60, times=2, tries=20_000, hard=1.0
@@ -249,7 +258,7 @@ def searched(
         data=data,
         delta=DELTA,
         choices=CHOICES[sample],
-        sweeps=3,
+        sweeps=settings.sweeps,
         tries=settings.tries,
         hard=settings.hard,
         seed=seed,
