@@ -110,7 +110,7 @@ def picked(name: str) -> Plan:
 PLANS: dict[str, Callable[[], Plan]] = {
     "digits": lambda: head("digits", 300.0),
     "digits, a law": lambda: law("digits"),
-    "digits, picks": lambda: picked("digits"),
+    "digits, picks": lambda: picked("digits, views"),
     "mnist": lambda: head("mnist", 300.0),
     "mnist, a law": lambda: law("mnist"),
 }
