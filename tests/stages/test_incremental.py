@@ -13,7 +13,6 @@ from tailor.numerics.bounds import occam
 from tailor.numerics.coding import Grid
 from tailor.stages.compress import Adaptive, Uniform, pack
 from tailor.stages.incremental import incremental, screened
-from tailor.stages.incremental.joints import drop_idle, even, joints
 from tailor.stages.incremental.rounds import retrain_rounded, round_in_rounds
 from tailor.stages.incremental.screen import Kept
 from tailor.stages.incremental.screened import _Search
@@ -171,44 +170,6 @@ def test_pruning_comes_first():
     file = incremental(trained(), retrain=fit, sparsities=(0.3, 0.6))
     live = sum(int((w != 0).sum()) for w in file.state_dict().values())
     assert live <= 1 + 0.4 * sum(w.numel() for w in file.state_dict().values())
-
-
-def test_evened_units_compute_the_same():
-    model, x = trained().double(), data().x.double()
-    expected = model(x).detach()
-    found = joints(model)
-    assert [(j.incoming, j.outgoing) for j in found] == [
-        ("0.weight", "3.weight"),
-        ("3.weight", "6.weight"),
-    ]
-    weights = even({n: w.detach().clone() for n, w in model.state_dict().items()}, found)
-    model.load_state_dict(weights)
-    torch.testing.assert_close(model(x), expected)
-    for name in ("0.weight", "3.weight"):
-        size = weights[name].flatten(1).square().mean(dim=1)
-        torch.testing.assert_close(size, torch.ones_like(size))
-
-
-def test_idle_units_are_emptied_through_all_layers():
-    weights = {name: torch.ones_like(w) for name, w in build().state_dict().items()}
-    weights["6.weight"][:, 1] = 0  # channel 1 of the second layer goes nowhere
-    weights["3.weight"][[0, 2, 3], 2] = 0  # channel 2 of the first layer reads only into it
-    after = drop_idle(weights, joints(build()))
-    assert not bool(after["3.weight"][1].any())
-    assert not bool(after["0.weight"][2].any())
-    assert bool(after["0.weight"][:2].all())
-    assert bool(after["3.weight"][[0, 2, 3], :2].all())
-
-
-def test_joints_end_where_a_scale_matters():
-    def between(*steps, bias=False):
-        model = nn.Sequential(nn.Linear(4, 4, bias=bias), *steps, nn.Linear(4, 2))
-        return len(joints(model))
-
-    assert between(nn.ReLU()) == between(nn.LeakyReLU(), nn.Dropout()) == between() == 1
-    assert between(nn.GELU()) == between(nn.LayerNorm(4)) == between(nn.ReLU(), bias=True) == 0
-    grouped = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 1, groups=2))
-    assert joints(grouped) == []
 
 
 @pytest.mark.parametrize("shares", [(), (0.5,), (0.5, 0.4, 1.0), (0.0, 1.0), (0.5, 1.5)])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tailor.stages.units import Chain, chains, drop_dead, live_first, rescale
+from tailor.stages.units import Chain, chains, drop_dead, live_first, rescale, wide_chains
 
 
 def network(seed, density=0.3):
@@ -96,3 +96,63 @@ def test_containers_that_compute_something_else_are_passed_over():
     assert chains(Skip(*layers)) == []
     layers[1].register_forward_hook(lambda *_: None)
     assert chains(nn.Sequential(*layers)) == []
+
+
+def convolutions():
+    """Channels 1 - 3 - 4, then four columns of the head for each channel."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.LeakyReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    ).double()
+
+
+def test_channels_scaled_or_in_another_order_compute_the_same():
+    model, x = convolutions(), torch.rand(5, 1, 4, 4, dtype=torch.float64)
+    expected = model(x).detach()
+    found = wide_chains(model)
+    assert [(chain.incoming, chain.outgoing) for chain in found] == [
+        ("0.weight", "3.weight"),
+        ("3.weight", "6.weight"),
+    ]
+    weights = rescale({n: w.detach().clone() for n, w in model.state_dict().items()}, found)
+    model.load_state_dict(weights)
+    torch.testing.assert_close(model(x), expected)
+    for name in ("0.weight", "3.weight"):
+        size = weights[name].flatten(1).square().mean(dim=1)
+        torch.testing.assert_close(size, torch.ones_like(size))
+    weights["0.weight"][0] = 0
+    model.load_state_dict(weights)
+    expected = model(x).detach()
+    ordered = live_first(weights, found)
+    assert not bool(ordered["0.weight"][2].any())
+    assert bool(ordered["0.weight"][0].any())
+    model.load_state_dict(ordered)
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_dead_channels_are_emptied_through_all_layers():
+    weights = {name: torch.ones_like(w) for name, w in convolutions().state_dict().items()}
+    weights["6.weight"][:, 4:8] = 0  # channel 1 of the second layer goes nowhere
+    weights["3.weight"][[0, 2, 3], 2] = 0  # channel 2 of the first layer reads only into it
+    after = drop_dead(weights, wide_chains(convolutions()))
+    assert not bool(after["3.weight"][1].any())
+    assert not bool(after["0.weight"][2].any())
+    assert bool(after["0.weight"][:2].all())
+    assert bool(after["3.weight"][[0, 2, 3], :2].all())
+
+
+def test_wide_chains_end_where_a_scale_matters():
+    def between(*steps, bias=False):
+        model = nn.Sequential(nn.Linear(4, 4, bias=bias), *steps, nn.Linear(4, 2))
+        return len(wide_chains(model))
+
+    assert between(nn.ReLU()) == between(nn.LeakyReLU(), nn.Dropout()) == between() == 1
+    assert between(nn.GELU()) == between(nn.LayerNorm(4)) == between(nn.ReLU(), bias=True) == 0
+    grouped = nn.Sequential(nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 4, 1, groups=2))
+    assert wide_chains(grouped) == []

@@ -11,9 +11,9 @@ from tailor.stages.allocate import GlobalMagnitude
 from tailor.stages.compress import Adaptive, Coder, CompressedModel, Quantizer, Train, Uniform, pack
 from tailor.stages.compress.held import matrices, retrain_held, write_back
 from tailor.stages.compress.quantize import Fitted
-from tailor.stages.incremental.joints import Joint, drop_idle, even, joints
 from tailor.stages.incremental.rounds import ROUNDS, check_shares, retrain_rounded, round_in_rounds
 from tailor.stages.prune import prune
+from tailor.stages.units import Chain, drop_dead, rescale, wide_chains
 
 Score = Callable[[CompressedModel], float]
 
@@ -62,11 +62,11 @@ def incremental(
             "number from 0 up and a score that tells which file is best"
         )
     work = copy.deepcopy(model)
-    found = joints(work)
+    found = wide_chains(work)
     for sparsity in sparsities:
         prune(work, sparsity, allocation=GlobalMagnitude(relative=True), inplace=True)
         retrain_held(work, {k: w == 0 for k, w in matrices(work).items()}, retrain)
-    write_back(work, even(drop_idle(matrices(work), found), found))
+    write_back(work, rescale(drop_dead(matrices(work), found), found))
     quantizer = Uniform(top=3, unit_step=True) if quantizer is None else quantizer
     fitted = round_in_rounds(work, quantizer, retrain, shares)
 
@@ -83,13 +83,13 @@ def incremental(
 
 def _packed(
     work: nn.Module,
-    found: list[Joint],
+    found: list[Chain],
     fitted: Mapping[str, Fitted],
     coder: Coder,
     about: Mapping[str, str] | None,
 ) -> CompressedModel:
     """The network as it stands, without its idle units."""
-    weights = drop_idle(matrices(work), found)
+    weights = drop_dead(matrices(work), found)
     coded = {name: fitted[name].code(w) for name, w in weights.items()}
     state = {name: tensor.detach().cpu() for name, tensor in work.state_dict().items()}
     with torch.no_grad():

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from tailor.stages.incremental.joints import HOMOGENEOUS
+from tailor.stages.units import HOMOGENEOUS
 from tailor.tasks import Data
 from tailor.tasks.data import CHUNK, TIE
 

@@ -17,9 +17,9 @@ from tailor.errors import UsageError
 from tailor.numerics.bounds import occam
 from tailor.numerics.coding import Grid, code_length
 from tailor.stages.compress import CompressedModel, pack
-from tailor.stages.incremental.joints import drop_idle, joints
 from tailor.stages.incremental.screen import Screen
 from tailor.stages.polish import Standing, Watch, open_places, other_levels
+from tailor.stages.units import drop_dead, wide_chains
 from tailor.tasks import Data, zero_one
 
 
@@ -129,7 +129,7 @@ class _Search:
     def packed(self) -> CompressedModel:
         """The current network as a file, without units that do nothing."""
         levels = {n: torch.as_tensor(g.levels) for n, g in self.grids.items()}
-        levels = drop_idle(levels, joints(self.model))
+        levels = drop_dead(levels, wide_chains(self.model))
         grids = {n: Grid(levels=levels[n].numpy(), step=g.step) for n, g in self.grids.items()}
         model = self.small.into(self.build)
         return pack(model, grids, coder=self.small.coder, about=self.small.about)
