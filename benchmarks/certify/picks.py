@@ -451,6 +451,22 @@ STUDIES = {
         rounds=Rounds(stops=(200, 250, 300), per_round=10, first=60, expected=300),
         alternatives=2,
     ),
+    "pendigits, split": Study(
+        sample="pendigits",
+        build=pendigits_network,
+        prior=Prior(share=0.5, epochs=60, density=0.1, batch=64, student=1e-4),
+        learner=NetworkLearner(
+            build=pendigits_network,
+            first_steps=100,
+            steps=100,
+            last_steps=300,
+            batch=64,
+            rate=5e-4,
+            average=0.98,
+            share=0.75,
+        ),
+        rounds=Rounds(stops=(0, 20, 40), per_round=5),
+    ),
     "letter": Study(
         sample="letter",
         build=letter_network,
@@ -465,6 +481,21 @@ STUDIES = {
             average=0.99,
         ),
         rounds=Rounds(stops=(1500, 2000, 2500), per_round=100, first=500),
+    ),
+    "letter, split": Study(
+        sample="letter",
+        build=letter_network,
+        prior=Prior(share=0.5, epochs=60, density=0.1, batch=64, student=1e-4),
+        learner=NetworkLearner(
+            build=letter_network,
+            first_steps=100,
+            steps=100,
+            last_steps=500,
+            rate=5e-4,
+            average=0.98,
+            share=0.75,
+        ),
+        rounds=Rounds(stops=(0, 100, 200), per_round=20),
     ),
 }
 

@@ -44,7 +44,7 @@ class PickedEvidence:
     n: int
     errors: int
     risk_bound: float
-    window: tuple[int, int] | None
+    window: tuple[int, ...] | None
     picks: int
     leftover: int
     k: int
