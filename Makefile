@@ -16,10 +16,11 @@ BENCH_ARGS ?=
 
 PARALLEL := -n $(JOBS) --dist loadfile
 # What other versions of a dependency would not change: studies, benchmarks, the documentation, and
-# what stands on torch alone, whose oldest version is the one that is always tested.
+# what stands on torch, or on numpy's whole numbers, alone.
 UNCHANGED := $(foreach it,readme studies compress_studies certify_studies coder_study benchmarks,--ignore=tests/test_$(it).py) \
-  $(foreach it,shrink prune scores allocate regularize measures search,--ignore=tests/stages/$(it)) \
-  --ignore-glob='tests/stages/test_train*' --ignore-glob='tests/stages/test_noise*'
+  $(foreach it,shrink prune scores allocate regularize measures search certify compress,--ignore=tests/stages/$(it)) \
+  $(foreach it,train noise incremental polish sparse split,--ignore-glob='tests/stages/test_$(it)*') \
+  --ignore=tests/numerics/coding --ignore=tests/numerics/bounds/test_validity.py
 BIN := .venv/bin
 LOWEST := .venv-lowest
 BENCH := .venv-bench
