@@ -243,6 +243,8 @@ def test_an_exception_ends_what_is_under_way(tmp_path):
 # ---- programs ----------------------------------------------------------------------------
 
 START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from tailor.engine import Local
 from tests import engine_tasks as tasks
 """

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypeGuard
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from tailor.stages.units import HOMOGENEOUS
 from tailor.tasks import Data
-from tailor.tasks.data import CHUNK, TIE
+from tailor.tasks.data import CHUNK, wrong_scores
 
 MOST = 1 << 28  # numbers that are kept, 2 GiB in float64; beyond, each change is run from the input
 
@@ -63,13 +63,14 @@ class Screen:
     def _count(self, kept: "Kept", y: Tensor, name: str, index: int, change: float) -> int:
         with torch.no_grad():
             scores = kept.scores(self.parts.get(name, 0), index, change)
-            return int((~right(scores, y)).sum())
+            return int(wrong_scores(scores, y).sum())
 
     def _choose(self) -> None:
-        margin = margins(self.everything.outputs[-1], self.y)
-        self.wrong = int((~(margin > TIE)).sum())
-        order = margin.nan_to_num(nan=-torch.inf).argsort(stable=True)
-        self.chosen = order[: max(self.size, self.wrong)]
+        scores = self.everything.outputs[-1]
+        wrong = wrong_scores(scores, self.y)
+        self.wrong = int(wrong.sum())
+        lead = torch.where(wrong, -torch.inf, _lead(scores, self.y))
+        self.chosen = lead.argsort(stable=True)[: max(self.size, self.wrong)]
         self.few = self.everything.at(self.chosen)
 
 
@@ -126,17 +127,11 @@ class Kept:
         return _run(self.steps[follow:], joined)
 
 
-def margins(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+def _lead(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
     """By how much the right class leads, as a share of the largest score."""
     own = scores.gather(1, y.long()[:, None])
     rivals = scores.scatter(1, y.long()[:, None], -torch.inf).amax(dim=1, keepdim=True)
-    size = scores.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
-    return (own - rivals).squeeze(1) / size.clamp(min=torch.finfo(scores.dtype).tiny)
-
-
-def right(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
-    """Which examples are classified correctly, by the rule of ``zero_one``."""
-    return margins(scores, y) > TIE
+    return (own - rivals).squeeze(1) / scores.abs().amax(dim=1)
 
 
 def _moved(layer: Layer, x: Tensor, place: int, change: float) -> Tensor:

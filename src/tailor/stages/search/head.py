@@ -6,17 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from tailor.errors import UsageError
 from tailor.numerics.bounds import bits_allowed, occam
 from tailor.tasks import Data
+from tailor.tasks.data import wrong_scores
 
 Bits = Callable[[Int[ndarray, "classes features"]], float]
-
-TIE = 1e-9  # as for ``zero_one``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,7 +67,7 @@ class HeadProblem:
 
     def errors(self, scores: Float[Tensor, "n classes"]) -> int:
         """Errors by scores, ties counted as errors, as ``zero_one`` counts them."""
-        return self.n - int(correct(scores, self.labels).sum())
+        return int(wrong_scores(scores, self.labels).sum())
 
     def length(self, levels: Int[ndarray, "classes features"]) -> float:
         """Bits that the certificate pays for these weights."""
@@ -90,14 +89,6 @@ class HeadProblem:
             return 4.0  # about what it is for a thousand examples
         gain = self.allowed(fewer, bound) - self.allowed(errors, bound)
         return gain / (errors - fewer)
-
-
-def correct(scores: Float[Tensor, "n classes"], labels: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
-    """Which examples have the largest score on their own class, by more than rounding."""
-    y = labels[:, None]
-    own = scores.gather(1, y)[:, 0]
-    rivals = scores.scatter(1, y, -torch.inf).amax(dim=1)
-    return own - rivals > TIE * scores.abs().amax(dim=1)
 
 
 def as_levels(weights: Float[Tensor, "classes features"]) -> Int[ndarray, "classes features"]:

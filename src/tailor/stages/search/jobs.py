@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -192,25 +193,15 @@ class NetworkJob(Job):
 
     def improve(self, target: Target, file: CompressedModel, seed: int) -> CompressedModel:
         """See ``Job.improve``."""
-        choices = max(1, round(2**target.paid))
+        local: Callable[..., CompressedModel] = partial(polish, error=target.error)
         if target.error is zero_one and set(file.grids()) == set(file.state_dict()):
-            return screened(
-                file,
-                build=target.build,
-                data=target.data,
-                delta=target.delta,
-                choices=choices,
-                hard=min(1.0, SCREEN / len(target.data)),
-                sweeps=self.sweeps,
-                seed=seed,
-            )
-        return polish(
+            local = partial(screened, hard=min(1.0, SCREEN / len(target.data)))
+        return local(
             file,
             build=target.build,
             data=target.data,
             delta=target.delta,
-            choices=choices,
-            error=target.error,
+            choices=max(1, round(2**target.paid)),
             sweeps=self.sweeps,
             seed=seed,
         )
