@@ -16,10 +16,11 @@ BENCH_ARGS ?=
 
 PARALLEL := -n $(JOBS) --dist loadfile
 # What other versions of a dependency would not change: studies, benchmarks, the documentation, and
-# what stands on torch, or on numpy's whole numbers, alone.
-UNCHANGED := $(foreach it,readme studies compress_studies certify_studies coder_study benchmarks,--ignore=tests/test_$(it).py) \
+# what stands on Python, torch, or numpy's whole numbers, alone.
+UNCHANGED := $(foreach it,readme studies compress_studies certify_studies coder_study benchmarks engine edges,--ignore=tests/test_$(it).py) \
   $(foreach it,shrink prune scores allocate regularize measures search certify compress,--ignore=tests/stages/$(it)) \
   $(foreach it,train noise incremental polish sparse split,--ignore-glob='tests/stages/test_$(it)*') \
+  $(foreach it,compress certify verify,--ignore=tests/shell/test_cli_$(it).py) \
   --ignore=tests/numerics/coding --ignore=tests/numerics/bounds/test_validity.py
 BIN := .venv/bin
 LOWEST := .venv-lowest
