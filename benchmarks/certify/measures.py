@@ -88,7 +88,8 @@ def shuffled(data: Data, seed: int) -> Data:
 def foreign(path: Path, depth: int) -> nn.Sequential:
     """A network of the verifier: hidden layers of equal width, with biases."""
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    state = {name: value.float() for name, value in stored["state_dict"].items()}
+    (only,) = stored["state_dict"]  # a list of one
+    state = {name: value.float() for name, value in only.items()}
     widths = [
         state["1.weight"].shape[1],
         *(state[f"{2 * i + 1}.weight"].shape[0] for i in range(depth)),
