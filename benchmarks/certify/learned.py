@@ -17,7 +17,6 @@ benchmarks/results/certify_learned.json.
 """
 
 import argparse
-import heapq
 import json
 import math
 import time
@@ -247,8 +246,8 @@ def found(sample: str, data: Data, settings: Settings, seed: int) -> CompressedM
         trained(sample, data, settings, settings.starts * seed + start)
         for start in range(settings.starts)
     ]
-    best = heapq.nsmallest(settings.finalists, starts, key=lambda one: share_wrong(one, data))
-    files = [rounded(sample, data, settings, seed, one) for one in best]
+    starts.sort(key=partial(share_wrong, data=data))
+    files = [rounded(sample, data, settings, seed, one) for one in starts[: settings.finalists]]
     file = searched(sample, data, settings, seed, min(files, key=partial(bound, sample, data)))
     return min((file.recoded(coder) for coder in CODERS), key=lambda one: len(one.stream))
 

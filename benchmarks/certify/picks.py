@@ -272,6 +272,19 @@ class Study:
     alternatives: int = 1
 
 
+DIGITS_LEARNER = NetworkLearner(
+    build=digits_network,
+    density=0.2,
+    thin_from=20,
+    thin_to=60,
+    first_steps=300,
+    steps=200,
+    last_steps=600,
+    batch=32,
+    average=0.99,
+    warp=DIGITS_WARP,
+)
+TABLE_PRIOR = Prior(share=0.5, epochs=60, density=0.1, batch=64, student=1e-4)
 STUDIES = {
     "mnist": Study(
         sample="mnist",
@@ -384,36 +397,14 @@ STUDIES = {
     "digits": Study(
         sample="digits",
         build=digits_network,
-        learner=NetworkLearner(
-            build=digits_network,
-            density=0.2,
-            thin_from=20,
-            thin_to=60,
-            first_steps=300,
-            steps=200,
-            last_steps=600,
-            batch=32,
-            average=0.99,
-            warp=DIGITS_WARP,
-        ),
+        learner=DIGITS_LEARNER,
         rounds=Rounds(stops=(60, 70, 80, 90), per_round=4, first=20, expected=100),
         alternatives=2,
     ),
     "digits, views": Study(
         sample="digits",
         build=viewed_digits,
-        learner=NetworkLearner(
-            build=viewed_digits,
-            density=0.2,
-            thin_from=20,
-            thin_to=60,
-            first_steps=300,
-            steps=200,
-            last_steps=600,
-            batch=32,
-            average=0.99,
-            warp=DIGITS_WARP,
-        ),
+        learner=replace(DIGITS_LEARNER, build=viewed_digits),
         rounds=Rounds(stops=(50, 60, 70), per_round=4, first=20, expected=100),
         alternatives=3,
     ),
@@ -454,7 +445,7 @@ STUDIES = {
     "pendigits, split": Study(
         sample="pendigits",
         build=pendigits_network,
-        prior=Prior(share=0.5, epochs=60, density=0.1, batch=64, student=1e-4),
+        prior=TABLE_PRIOR,
         learner=NetworkLearner(
             build=pendigits_network,
             first_steps=100,
@@ -485,7 +476,7 @@ STUDIES = {
     "letter, split": Study(
         sample="letter",
         build=letter_network,
-        prior=Prior(share=0.5, epochs=60, density=0.1, batch=64, student=1e-4),
+        prior=TABLE_PRIOR,
         learner=NetworkLearner(
             build=letter_network,
             first_steps=100,

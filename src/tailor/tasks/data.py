@@ -132,10 +132,14 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
 
 def wrong_scores(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
     """Which rows do not put the right class first by more than ``TIE`` of their largest score."""
-    own = scores.gather(1, y.long()[:, None])
-    rivals = scores.scatter(1, y.long()[:, None], -torch.inf).amax(dim=1, keepdim=True)
     size = scores.abs().nan_to_num(nan=0.0, posinf=0.0).amax(dim=1)
-    return ~((own - rivals).squeeze(1) > TIE * size)
+    return ~(lead(scores, y) > TIE * size)
+
+
+def lead(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """Score of the right class minus the best other one."""
+    at = y.long()[:, None]
+    return scores.gather(1, at).squeeze(1) - scores.scatter(1, at, -torch.inf).amax(dim=1)
 
 
 def _scores(model: nn.Module, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 
 from tailor.stages.units import HOMOGENEOUS
 from tailor.tasks import Data
-from tailor.tasks.data import CHUNK, wrong_scores
+from tailor.tasks.data import CHUNK, lead, wrong_scores
 
 MOST = 1 << 28  # numbers that are kept, 2 GiB in float64; beyond, each change is run from the input
 
@@ -69,8 +69,9 @@ class Screen:
         scores = self.everything.outputs[-1]
         wrong = wrong_scores(scores, self.y)
         self.wrong = int(wrong.sum())
-        lead = torch.where(wrong, -torch.inf, _lead(scores, self.y))
-        self.chosen = lead.argsort(stable=True)[: max(self.size, self.wrong)]
+        share = lead(scores, self.y) / scores.abs().amax(dim=1)  # of the largest score
+        order = torch.where(wrong, -torch.inf, share)
+        self.chosen = order.argsort(stable=True)[: max(self.size, self.wrong)]
         self.few = self.everything.at(self.chosen)
 
 
@@ -125,13 +126,6 @@ class Kept:
         joined = before.clone()
         joined[:, mine] = moved
         return _run(self.steps[follow:], joined)
-
-
-def _lead(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """By how much the right class leads, as a share of the largest score."""
-    own = scores.gather(1, y.long()[:, None])
-    rivals = scores.scatter(1, y.long()[:, None], -torch.inf).amax(dim=1, keepdim=True)
-    return (own - rivals).squeeze(1) / scores.abs().amax(dim=1)
 
 
 def _moved(layer: Layer, x: Tensor, place: int, change: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.stages.measures.explanatory import Explanatory
 from tailor.tasks import Data
-from tailor.tasks.data import CHUNK
+from tailor.tasks.data import CHUNK, lead
 
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
@@ -110,9 +110,7 @@ def margin_values(scores: Float[Tensor, "n classes"], data: Data) -> Float[Tenso
             f"margins need a score for each of two classes or more, but there are "
             f"{scores.shape[1]} scores and the largest label is {int(data.y.max())}"
         )
-    y = data.y.long()[:, None]
-    rivals = scores.scatter(1, y, -torch.inf).amax(dim=1)
-    return scores.gather(1, y).squeeze(1) - rivals
+    return lead(scores, data.y)
 
 
 def margin_loss(margin: Float[Tensor, "n"], gamma: float) -> float:

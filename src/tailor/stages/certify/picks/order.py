@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tailor.errors import TaskError
 from tailor.tasks import Data
+from tailor.tasks.data import lead
 
 CHUNK = 512  # examples a call; always so many, so that no example's scores depend on the others
 
@@ -44,9 +45,7 @@ def _margin(scores: Float[Tensor, "b classes"], y: Int[Tensor, "b"]) -> Float[Te
             f"the data hold class {int(y.max())}, but the learner's network scores "
             f"{scores.shape[1]}"
         )
-    at = y.long()[:, None]
-    rival = scores.scatter(1, at, -torch.inf).amax(dim=1)
-    return scores.gather(1, at).squeeze(1) - rival
+    return lead(scores, y)
 
 
 def worst(
