@@ -32,10 +32,10 @@ from torch.nn import functional
 import tailor as tl
 from benchmarks.certify.samples import SAMPLES
 from tailor.numerics.bounds import held_out_upper
+from tailor.stages.certify.occam import code_bits
 from tailor.stages.compress import Adaptive, CompressedModel
 from tailor.stages.compress.payload import Contextual
 from tailor.stages.incremental import ROUNDS, incremental, screened
-from tailor.stages.symmetry import prior_bits
 from tailor.tasks import Data
 
 RESULT = Path(__file__).parents[1] / "results" / "certify_learned.json"
@@ -319,7 +319,7 @@ def figures(sample: str, data: Data, held_out: Data, file: CompressedModel) -> d
     errors, missed = (int(tl.zero_one(model, one).sum()) for one in (data, held_out))
     paid = math.log2(CHOICES[sample])
     bits = 8 * len(file.stream) + paid
-    prior = paid + prior_bits(BUILD[sample](), file.coded())  # over options and orders of units
+    prior = code_bits(file.recoded(Contextual()), CHOICES[sample], "prior", model).total
     return {
         "n": len(data),
         "errors": errors,
@@ -332,10 +332,8 @@ def figures(sample: str, data: Data, held_out: Data, file: CompressedModel) -> d
         "nonzeros": {name: int((grid.levels != 0).sum()) for name, grid in file.grids().items()},
         "sizes": {name: int(grid.levels.size) for name, grid in file.grids().items()},
         "bound": tl.occam(errors, len(data), bits, DELTA).binomial,
-        "prior_bits": prior + math.log2(CHOICES[sample]),
-        "prior_bound": tl.occam(
-            errors, len(data), prior + math.log2(CHOICES[sample]), DELTA
-        ).binomial,
+        "prior_bits": prior,  # the sum over options of the code and orders of units
+        "prior_bound": tl.occam(errors, len(data), prior, DELTA).binomial,
         "held_out_errors": missed,
         "held_out_n": len(held_out),
         "held_out_upper": held_out_upper(missed, len(held_out), DELTA),

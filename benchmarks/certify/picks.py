@@ -271,6 +271,13 @@ class Study:
     prior: Prior | None = None
     alternatives: int = 1
 
+    @property
+    def split(self) -> tl.Split | None:
+        """How the sample is cut, if the prior is learnt on a part of it."""
+        if self.prior is None or self.prior.share is None:
+            return None
+        return tl.Split(share=self.prior.share, salt=SALT)
+
 
 DIGITS_LEARNER = NetworkLearner(
     build=digits_network,
@@ -495,12 +502,8 @@ def run(name: str, folder: Path, seed: int, work: Path | None) -> dict[str, obje
     """One study with one seed."""
     study = STUDIES[name]
     sample, held_out = SAMPLES[study.sample](folder)
-    learner, data = replace(study.learner, seed=seed), sample
-    if study.prior is not None and study.prior.share is None:
-        learner = replace(learner, prior=prior_of(name, other_hands(folder), seed, work))
-    elif study.prior is not None:
-        beside, data = sample.split(study.prior.share, SALT)
-        learner = replace(learner, prior=prior_of(name, beside, seed, work), beside=beside)
+    learner = learner_of(name, sample, folder, seed, work)
+    data = sample if study.split is None else study.split.parts(sample)[1]
     method = PickToLearn(learner=learner, rounds=replace(study.rounds, seed=seed))
     saved = work / f"{name}, {seed}.json" if work else None
     known = json.loads(saved.read_text()) if saved and saved.exists() else []
@@ -518,6 +521,20 @@ def run(name: str, folder: Path, seed: int, work: Path | None) -> dict[str, obje
             print(f"    file: {one.stop.size} = {len(one.picks)} + rest", flush=True)
     trace = traced(iter(rounds))
     return summary(method, trace, data, held_out, study, work / f"{name}, {seed}" if work else None)
+
+
+def learner_of(
+    name: str, sample: Data, folder: Path, seed: int, work: Path | None
+) -> NetworkLearner:
+    """What learns from the picks; its prior has seen the prior's part of the sample at most."""
+    study = STUDIES[name]
+    learner = replace(study.learner, seed=seed)
+    if study.prior is None:
+        return learner
+    if study.split is None:
+        return replace(learner, prior=prior_of(name, other_hands(folder), seed, work))
+    beside, _ = study.split.parts(sample)
+    return replace(learner, prior=prior_of(name, beside, seed, work), beside=beside)
 
 
 def prior_of(name: str, beside: Data, seed: int, work: Path | None) -> CompressedModel:
