@@ -50,12 +50,19 @@ def test_bounds_of_heads_follow_from_their_weights():
 
 
 def test_bounds_of_learned_networks_follow_from_their_files():
+    from tailor.stages.symmetry import prior_bits
+
     for row in record("learned")["rows"]:
         small = tl.CompressedModel(payload=bytes.fromhex(row["file"]))
         bits = 8 * len(small.stream) + row["paid_bits"]
         assert bits == row["bits"]
         bound = tl.occam(row["errors"], row["n"], bits, 0.05).binomial
         assert row["bound"] == pytest.approx(bound, rel=1e-9)
+        network = study("learned").BUILD[row["sample"]]()
+        prior = prior_bits(network, small.coded()) + row["paid_bits"]
+        assert row["prior_bits"] == pytest.approx(prior, abs=1e-6)
+        bound = tl.occam(row["errors"], row["n"], prior, 0.05).binomial
+        assert row["prior_bound"] == pytest.approx(bound, rel=1e-9)
 
 
 def test_errors_of_digits_are_counted_again():
