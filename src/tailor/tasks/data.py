@@ -83,7 +83,7 @@ class Data:
         return 1.0 - int(torch.bincount(self.y).max()) / len(self)
 
 
-CHUNK = 8192  # examples that are evaluated at a time
+CHUNK = 64  # examples that are evaluated at a time; what a layer makes of them fits the cache
 TIE = 1e-9  # share of the largest score up to which two scores count as equal
 
 ErrorCount = Callable[[nn.Module, Data], Bool[Tensor, "n"]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tailor.verifier.said import Mismatch, digest, raw_bytes, sha256
 
 TIE = 1e-9  # share of the largest score up to which two scores count as equal
-CHUNK = 1024
+CHUNK = 64
 
 
 def wrong_classes(model: nn.Module, data: Any) -> Tensor:

@@ -334,7 +334,7 @@ def test_a_cut_does_not_depend_on_the_order():
 
 
 class Noisy(nn.Module):
-    """Answers that depend on chance, or on the other examples of a batch."""
+    """Answers that depend on chance, on the place in a batch, or on all of the batch."""
 
     def __init__(self, how):
         super().__init__()
@@ -345,10 +345,12 @@ class Noisy(nn.Module):
             return self.linear(x) + torch.randn(len(x), 3, dtype=x.dtype)
         if self.how == "batch":
             return self.linear(x) * torch.arange(-1, len(x) - 1, dtype=x.dtype)[:, None]
+        if self.how == "mean":
+            return self.linear(x - 3 * x.mean(0))
         return self.linear(x)
 
 
-@pytest.mark.parametrize("how", ["noise", "batch"])
+@pytest.mark.parametrize("how", ["noise", "batch", "mean"])
 def test_answers_that_depend_on_chance_or_on_the_batch_are_refused(how):
     def noisy():
         return Noisy(how)

@@ -233,6 +233,23 @@ def test_the_proof_is_the_run_and_pays_for_stops_and_choices() -> None:
     assert said == method.evidence(trace, best.small, data, 0.05 / 4)
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_proof_learns_up_to_its_file_and_counts_no_other(at: int) -> None:
+    data, counted = sample(150, 5), []
+    method = PickToLearn(learner=Means(), rounds=Rounds(stops=(5, 10, 15), per_round=2))
+    trace = method.run(data, build=nearest)
+    small = trace.stops[at].small
+    assert len({stop.small.payload for stop in trace.stops}) == 3
+
+    def error(model: nn.Module, part: Data) -> torch.Tensor:
+        counted.append(len(part))
+        return zero_one(model, part)
+
+    said = method.prove(replace(case_of(small, data), error=error))
+    assert counted == [150]
+    assert said == method.evidence(trace, small, data, 0.05)
+
+
 def test_an_expected_size_sharpens_the_bound_and_is_part_of_the_method() -> None:
     data = sample(150, 5)
     plain = PickToLearn(learner=Means(), rounds=Rounds(stops=(5, 10), per_round=2))

@@ -121,6 +121,7 @@ def picking(
     build: Callable[[], nn.Module],
     error: ErrorCount = zero_one,
     known: Sequence[Sequence[int]] = (),
+    wanted: CompressedModel | None = None,
 ) -> Iterator[Round]:
     """Pick wrong examples and learn from them, round by round (Paccagnan et al. 2023).
 
@@ -144,9 +145,10 @@ def picking(
         error: Which examples count as errors of the file.
         known: The picks of an interrupted run, round by round: they are learnt again, but the
             sample is not searched for them.
+        wanted: A file to look for: errors are counted for no other, and the loop ends with it.
 
     Yields:
-        Every round, with the file wherever one is made.
+        Every round, with what the file comes to wherever one is made.
 
     Raises:
         UsageError: The sample is smaller than the last stop.
@@ -164,9 +166,11 @@ def picking(
         if over or len(picks) == aims[0]:
             with alone(rounds.seed, "finish", number):
                 small = learner.finish(model, _at(data, picks))
-            stop = _stopped(small, data, picks, build, error, aims.pop(0))
+            declared = aims.pop(0)
+            if wanted is None or small.payload == wanted.payload:
+                stop = _stopped(small, data, picks, build, error, declared)
         yield Round(number=number, picks=picks, new=new, searched=searched, wrong=wrong, stop=stop)
-        if over or not aims:
+        if over or not aims or (wanted is not None and stop is not None):
             return
         number += 1
         if number <= len(known):

@@ -86,9 +86,9 @@ class PickToLearn(Method):
     examples that it gets wrong, and M the declared stops (Paccagnan, Campi & Garatti 2023;
     Campi & Garatti 2023). All n examples are learnt from and counted at once.
 
-    ``certify`` runs the learner again, so it takes as long as the run. The rounds of a network
-    are computed in float32, and another processor or version of PyTorch may round them
-    otherwise and pick other examples: then the file is refused, not certified wrongly.
+    ``certify`` runs the learner again up to this file, and counts the errors of no other. The
+    rounds of a network are computed in float32, and another processor or version of PyTorch may
+    round them otherwise and pick other examples: then the file is refused, not certified wrongly.
 
     Attributes:
         learner: What learns.
@@ -131,7 +131,15 @@ class PickToLearn(Method):
         Raises:
             PayloadError: The learner makes no such file.
         """
-        found = self.run(case.data, build=case.build, error=case.error)
+        rounds = picking(
+            self.learner,
+            case.data,
+            self.rounds,
+            build=case.build,
+            error=case.error,
+            wanted=case.small,
+        )
+        found = traced(rounds)
         return self.evidence(found, case.small, case.data, case.delta / case.choices)
 
     def evidence(
