@@ -89,8 +89,8 @@ bench-compress: .venv/dev.stamp ## size and speed of compression; rewrites five 
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compress.demo_network
 	$(BIN)/python -m benchmarks.compress.fuzz
 
-bench-certify: .venv/dev.stamp ## what each kind of certificate reaches, an hour; DATA=FOLDER with MNIST and the others
-	for it in weights gibbs picks measures; do \
+bench-certify: .venv/dev.stamp ## what each kind of certificate reaches, some hours; DATA=FOLDER with MNIST and the others
+	for it in weights gibbs picks measures registered; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.certify.$$it --data $(DATA) || exit 1; done
 	for it in digits mnist; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.certify.learned --data $(DATA) --sample $$it || exit 1; done

@@ -85,6 +85,33 @@ def test_every_rule_that_is_right_holds_and_most_wrong_ones_are_caught():
     assert caught == {row["rule"] for row in wrong}
 
 
+def test_registered_certificates_are_sealed_and_their_bounds_follow():
+    from tailor.numerics.bounds import pick_to_learn
+    from tailor.records import from_json
+    from tailor.stages.certify import Certificate
+
+    rows = record("registered")["rows"]
+    for row in rows:
+        one = from_json(Certificate, row["certificate"])
+        assert row["holds"]
+        assert one.sha256 == one.seal()
+        assert one.registration.sha256 == one.registration.seal()
+        assert one.registration.seed == row["seed"]
+        if one.kind == "occam":
+            bound = tl.occam(one.errors, one.n, one.evidence.code.total, one.delta).binomial
+        elif one.kind == "pick-to-learn":
+            said = one.evidence
+            assert said.k == said.picks + said.leftover
+            share = one.delta / one.choices / said.stops
+            bound = pick_to_learn(said.k, one.n, share, said.window)
+        else:
+            continue  # a law's draws are the recount's
+        assert one.risk_bound == pytest.approx(bound, rel=1e-12)
+    picked = [row["certificate"] for row in rows if "picks" in row["name"]]
+    replays = [one["evidence"]["replay_sha256"] for one in picked]
+    assert len(set(replays)) == len(replays)
+
+
 def test_the_registered_certificate_of_digits_is_counted_again():
     pytest.importorskip("sklearn")
     from benchmarks.certify.weights import BUILD

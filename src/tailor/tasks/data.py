@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,7 +83,9 @@ class Data:
         return 1.0 - int(torch.bincount(self.y).max()) / len(self)
 
 
-CHUNK = 64  # examples that are evaluated at a time; what a layer makes of them fits the cache
+BLOCK = (
+    2**15
+)  # numbers that a network is given at a time, so that what it makes of them fits caches
 TIE = 1e-9  # share of the largest score up to which two scores count as equal
 
 ErrorCount = Callable[[nn.Module, Data], Bool[Tensor, "n"]]
@@ -115,7 +117,7 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
     if not _is_ready(model):
         model = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
     try:
-        scores = torch.cat([_scores(model, x) for x in torch.split(data.x, CHUNK)])
+        scores = torch.cat([_scores(model, x) for x in blocks(data.x)])
     except TaskError:
         raise
     except Exception as error:  # a user's network can fail in any way
@@ -128,6 +130,12 @@ def zero_one(model: nn.Module, data: Data) -> Bool[Tensor, "n"]:
             f"the data hold class {int(data.y.max())}, but the network scores {scores.shape[1]}"
         )
     return wrong_scores(scores, data.y)
+
+
+def blocks(x: Shaped[Tensor, "n *features"]) -> Iterator[Shaped[Tensor, "b *features"]]:
+    """Some of the inputs at a time, on the CPU; real numbers in float64."""
+    for part in torch.split(x.detach().cpu(), max(1, BLOCK * len(x) // max(1, x.numel()))):
+        yield part.to(torch.float64) if part.is_floating_point() else part
 
 
 def wrong_scores(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
@@ -144,7 +152,7 @@ def lead(scores: Float[Tensor, "n classes"], y: Int[Tensor, "n"]) -> Float[Tenso
 
 def _scores(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
-        scores = model(x.to(torch.float64) if x.is_floating_point() else x)
+        scores = model(x)
     if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != len(x):
         raise TaskError("the network must return one row of class scores for each example")
     return scores

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tailor.verifier.said import Mismatch, digest, raw_bytes, sha256
 
 TIE = 1e-9  # share of the largest score up to which two scores count as equal
-CHUNK = 64
+BLOCK = 2**15  # numbers that the network is given at a time
 
 
 def wrong_classes(model: nn.Module, data: Any) -> Tensor:
@@ -27,7 +27,7 @@ def wrong_classes(model: nn.Module, data: Any) -> Tensor:
 def scores(model: nn.Module, x: Tensor) -> Tensor:
     """What the network makes of the inputs, in float64."""
     with torch.no_grad():
-        parts = torch.split(x, CHUNK)
+        parts = torch.split(x, max(1, BLOCK * len(x) // max(1, x.numel())))
         return torch.cat([model(x.double() if x.is_floating_point() else x) for x in parts])
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tailor.errors import TaskError, UsageError
 from tailor.numerics.bounds import disagreement_upper, held_out_upper
-from tailor.tasks.data import CHUNK, TIE, digest_of
+from tailor.tasks.data import TIE, blocks, digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +87,7 @@ def _classes(model: nn.Module, x: Tensor) -> tuple[Int[Tensor, "n"], Bool[Tensor
     """The class with the largest score, whether it clearly is that, and the number of classes."""
     wide = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
     try:
-        parts = torch.split(x.detach().cpu(), CHUNK)
-        scores = torch.cat(
-            [wide(one.double() if one.is_floating_point() else one) for one in parts]
-        )
+        scores = torch.cat([wide(one) for one in blocks(x)])
     except Exception as error:  # a user's network can fail in any way
         said = f"{type(error).__name__}: {error}"
         raise TaskError(f"a network cannot be run on the unlabelled inputs: {said}") from error

@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 
 from tailor.stages.units import HOMOGENEOUS
 from tailor.tasks import Data
-from tailor.tasks.data import CHUNK, lead, wrong_scores
+from tailor.tasks.data import blocks, lead, wrong_scores
 
 MOST = 1 << 28  # numbers that are kept, 2 GiB in float64; beyond, each change is run from the input
 
@@ -100,8 +100,7 @@ class Kept:
     def refresh(self, part: int) -> None:
         """Run again from a step on whose weights were changed for good."""
         for i in range(part, len(self.steps)):
-            pieces = torch.split(self.outputs[i], CHUNK)
-            self.outputs[i + 1] = torch.cat([self.steps[i](piece) for piece in pieces])
+            self.outputs[i + 1] = torch.cat([self.steps[i](x) for x in blocks(self.outputs[i])])
 
     def scores(self, part: int, index: int, change: float) -> Float[Tensor, "n classes"]:
         """Scores after one weight of a step was changed; what is kept stays as it was."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tailor.errors import UsageError
 from tailor.stages.measures.explanatory import Explanatory
 from tailor.tasks import Data
-from tailor.tasks.data import CHUNK, lead
+from tailor.tasks.data import blocks, lead
 
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
@@ -160,10 +160,7 @@ def scores_of(model: nn.Module, data: Data) -> Float[Tensor, "n classes"]:
         raise UsageError("there are no examples to measure margins on")
     wide = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
     try:
-        found = [
-            wide(x.double() if x.is_floating_point() else x) for x in torch.split(data.x, CHUNK)
-        ]
-        scores = torch.cat(found)
+        scores = torch.cat([wide(x) for x in blocks(data.x)])
     except Exception as error:  # a user's network can fail in any way
         said = f"{type(error).__name__}: {error}"
         raise UsageError(f"the network cannot be run on the data: {said}") from error
