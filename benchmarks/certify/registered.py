@@ -39,6 +39,7 @@ from tailor.tasks import Data
 RESULT = Path(__file__).parents[1] / "results" / "certify_registered.json"
 SEEDS = (0, 1, 2, 3, 4)
 FRESH = (5, 6, 7, 8, 9)  # of the learners of picks, for which 0 to 4 had been run before
+LATER = (10, 11, 12, 13, 14)  # where 5 and 6 had been run as well
 LARGEST = 100_000  # bytes of a file that is recorded
 
 
@@ -144,7 +145,8 @@ PLANS: dict[str, tuple[tuple[int, ...], Callable[[Path | None, int], Plan]]] = {
     "mnist": (SEEDS, lambda folder, seed: head("mnist", 300.0, seed)),
     "mnist, learned": (SEEDS, lambda folder, seed: layers("mnist", seed)),
     "mnist, a law": ((0,), lambda folder, seed: law("mnist")),
-    "mnist, picks": (FRESH, partial(picked, "mnist, transfer")),
+    "mnist, picks, near views": ((5, 6), partial(picked, "mnist, transfer")),
+    "mnist, picks": (LATER, partial(picked, "mnist, transfer, far views")),
     "mnist, split and picks": (FRESH, partial(picked, "mnist, split, wide")),
 }
 

@@ -32,7 +32,10 @@ class Work(Protocol):
     method: Any
 
     def count(self) -> int:
-        """Errors among the examples."""
+        """Number of errors among the examples."""
+
+    def wrong(self) -> Tensor:
+        """Which examples are errors."""
 
 
 def occam(work: Work, said: Mapping[str, Any], delta: float) -> None:
@@ -81,12 +84,11 @@ def pick_to_learn(work: Work, said: Mapping[str, Any], delta: float) -> None:
     recount_picks(
         said,
         method=work.method,
-        build=work.build,
         payload=work.payload,
         data=work.data,
+        wrong=work.wrong(),
         delta=delta / work.said["choices"],
     )
-    same("errors", said["errors"], work.count())
     _guess(work)
 
 

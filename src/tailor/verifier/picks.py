@@ -2,15 +2,15 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tailor.verifier.network import hash_records, take, wrong_classes
+from tailor.verifier.network import hash_records, take
 from tailor.verifier.said import near, same, sha256
 
 BLOCK = 512  # the learner's margins are computed in blocks of one size
@@ -21,21 +21,30 @@ def recount_picks(
     said: Mapping[str, Any],
     *,
     method: Any,
-    build: Callable[[], nn.Module],
     payload: bytes,
     data: Any,
+    wrong: Tensor,
     delta: float,
 ) -> None:
-    """Pick again, learn again, and compare picks, file, k and bound."""
+    """Pick again, learn again, and compare picks, file, k and bound.
+
+    Args:
+        said: The evidence.
+        method: The learner and how it picks.
+        payload: The file.
+        data: The sample.
+        wrong: Which of its examples the file's network gets wrong.
+        delta: What all stops share.
+    """
     learner, rounds, n = method.learner, method.rounds, len(data.y)
     names = hash_records(data)
     picks, sizes, small = _again(learner, rounds, data, names, said["stop"])
     same("picks", list(said["indices"]), picks)
     same("file", sha256(payload), sha256(small.payload))
-    wrong = np.flatnonzero(wrong_classes(small.into(build).double().eval(), data).numpy())
-    left = np.setdiff1d(wrong, picks)
+    errors = np.flatnonzero(wrong.numpy())
+    left = np.setdiff1d(errors, picks)
     k = len(picks) + len(left)
-    same("n, errors", [said["n"], said["errors"]], [n, len(wrong)])
+    same("n, errors", [said["n"], said["errors"]], [n, len(errors)])
     same("k", [said["picks"], said["leftover"], said["k"]], [len(picks), len(left), k])
     same("stops", said["stops"], len(rounds.stops))
     same(

@@ -183,14 +183,18 @@ class _Recount:
         same("repeated examples", self.said["repeated"], len(records) - len(set(records)))
 
     def count(self) -> int:
-        """Errors among the examples, counted twice: as they stand, and in halves turned round."""
+        """Number of errors among the examples."""
+        return int(self.wrong().sum())
+
+    def wrong(self) -> Tensor:
+        """Which examples are errors, found twice: as they stand, and in halves turned round."""
         back = torch.arange(len(self.data.y)).flip(0).roll(-1)
         with without_files():
             wrong = self.error(self.model, self.data)
             again = [self.error(self.model, take(self.data, half)) for half in back.chunk(2)]
         if not torch.equal(wrong[back], torch.cat(again)):
             raise Mismatch("two evaluations of the network differ")
-        return int(wrong.sum())
+        return wrong
 
     def _bound(self) -> None:
         evidence, bound = self.said["evidence"], self.said["risk_bound"]
