@@ -83,9 +83,7 @@ class Data:
         return 1.0 - int(torch.bincount(self.y).max()) / len(self)
 
 
-BLOCK = (
-    2**15
-)  # numbers that a network is given at a time, so that what it makes of them fits caches
+BLOCK = 2**15  # numbers that a network is given at a time; what it makes of them fits caches
 TIE = 1e-9  # share of the largest score up to which two scores count as equal
 
 ErrorCount = Callable[[nn.Module, Data], Bool[Tensor, "n"]]

@@ -110,9 +110,12 @@ class PickToLearn(Method):
         build: Callable[[], nn.Module],
         error: ErrorCount = zero_one,
         known: Sequence[Sequence[int]] = (),
+        wanted: CompressedModel | None = None,
     ) -> Iterator[Round]:
         """The run, round by round; see ``picking``."""
-        return picking(self.learner, data, self.rounds, build=build, error=error, known=known)
+        return picking(
+            self.learner, data, self.rounds, build=build, error=error, known=known, wanted=wanted
+        )
 
     def run(
         self,
@@ -121,9 +124,11 @@ class PickToLearn(Method):
         build: Callable[[], nn.Module],
         error: ErrorCount = zero_one,
         known: Sequence[Sequence[int]] = (),
+        wanted: CompressedModel | None = None,
     ) -> Trace:
         """The whole run."""
-        return traced(self.picking(data, build=build, error=error, known=known))
+        rounds = self.picking(data, build=build, error=error, known=known, wanted=wanted)
+        return traced(rounds)
 
     def prove(self, case: Case) -> PickedEvidence:
         """Run everything again, and compare the file.
@@ -131,15 +136,7 @@ class PickToLearn(Method):
         Raises:
             PayloadError: The learner makes no such file.
         """
-        rounds = picking(
-            self.learner,
-            case.data,
-            self.rounds,
-            build=case.build,
-            error=case.error,
-            wanted=case.small,
-        )
-        found = traced(rounds)
+        found = self.run(case.data, build=case.build, error=case.error, wanted=case.small)
         return self.evidence(found, case.small, case.data, case.delta / case.choices)
 
     def evidence(
