@@ -27,7 +27,6 @@ class Work(Protocol):
     file: File
     state: dict[str, Tensor]
     model: nn.Module
-    build: Callable[[], nn.Module]
     data: Any
     method: Any
 
